@@ -1,0 +1,33 @@
+"""Look-up by name, with "did you mean"."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from opo_cli.errors import OpoError
+
+Row = TypeVar("Row")
+
+
+def choose(name: str, table: Mapping[str, Row], what: str) -> Row:
+    """The row called `name` (case does not matter).
+
+    Raises:
+        OpoError: no such row; the hint names the nearest one, or all.
+    """
+    if name in table:
+        return table[name]
+    folded = {key.lower(): row for key, row in table.items()}
+    if name.lower() in folded:
+        return folded[name.lower()]
+    raise OpoError(f"unknown {what} '{name}'", did_you_mean(name, table, what))
+
+
+def did_you_mean(name: str, names: Iterable[str], what: str) -> str:
+    """One line that names the nearest of `names`, or all of them where none is near."""
+    names = list(names)
+    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
+    if near:
+        match = next(n for n in names if n.lower() == near[0])
+        return f"did you mean '{match}'?"
+    return f"known {what}s: {', '.join(names)}"

@@ -1,0 +1,87 @@
+"""The command line: parse, call one function of the core, print. Every heavy import stands inside a
+command's body, so that help and errors answer at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer.exceptions import TyperException
+
+from opo_cli import __version__
+from opo_cli.cli import compare, eval, list, prepare, train
+from opo_cli.console import complain
+from opo_cli.errors import OpoError
+
+USER_ERROR = 2
+FILE_ERRORS = {
+    errno.ENOSPC: "free some space or choose another disk with --out; then --resume",
+    errno.EDQUOT: "your quota is used up; free some space, then --resume",
+    errno.EROFS: "the disk is read-only; choose another folder with --out (cache: OPO_CACHE)",
+    errno.EACCES: "choose a folder that you may write, with --out (cache: OPO_CACHE)",
+    errno.EPERM: "choose a folder that you may write, with --out (cache: OPO_CACHE)",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder with --out",
+}
+
+app = typer.Typer(
+    name="opo",
+    help="Train one model with OPO, GRPO or PPO on verifiable math rewards, and compare them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (prepare, train, eval, compare, list):
+    app.command(module.NAME)(module.command)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"opo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    """Train one model with OPO, GRPO or PPO on verifiable math rewards, and compare them."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns its exit code: 0, 2 for what the user can mend, 128 + signal."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return app(args=arguments, prog_name="opo", standalone_mode=False) or 0
+    except OpoError as error:
+        complain(error.message, error.hint)
+    except TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # Its message is the help text.
+            print(error.format_message())
+            return USER_ERROR
+        context = getattr(error, "ctx", None)
+        complain(
+            error.format_message().splitlines()[0].rstrip("."),
+            f"{context.command_path if context else 'opo'} --help",
+        )
+    except BrokenPipeError:  # The reader of our pipe has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in FILE_ERRORS:
+            raise
+        where = f"'{error.filename}': " if error.filename else ""
+        complain(f"cannot write {where}{error.strerror}", FILE_ERRORS[error.errno])
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    return USER_ERROR
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""`opo compare`."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from opo_cli.cli.options import (
+    Format,
+    FormatOption,
+    SetOption,
+    parse_names,
+    parse_numbers,
+    prepare_process,
+)
+
+NAME = "compare"
+
+
+def command(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Finished runs to tabulate.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", "-p", help="First do what is missing of this preset.")
+    ] = None,
+    algorithms: Annotated[
+        str | None, typer.Option(help="With --preset: opo,grpo,ppo. [default: the preset's]")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="With --preset: 0,1,2 or 0-4. [default: the preset's]")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at once. [default: one per core]", min=1)
+    ] = None,
+    curves: Annotated[
+        str, typer.Option(help="Metrics drawn over steps; see: opo list metrics.")
+    ] = "reward,entropy,kl_k3_sequence",
+    overrides: SetOption = None,
+    format: FormatOption = Format.rich,
+) -> None:
+    """Tabulate runs side by side; with a preset, train what is missing first."""
+    from opo_cli.choose import choose
+    from opo_cli.console import out
+    from opo_cli.errors import OpoError
+    from opo_cli.metrics import METRICS
+    from opo_cli.records import find_run
+    from opo_cli.report.compare import comparison
+    from opo_cli.report.tables import print_report
+
+    names = parse_names(curves)
+    for name in names:
+        choose(name, METRICS, "metric")
+    if bool(runs) == bool(preset):
+        raise OpoError(
+            "both runs and a preset were given" if runs else "neither runs nor a preset were given",
+            "opo compare RUN RUN ..., or opo compare --preset tiny",
+        )
+    failed = []
+    if preset:
+        prepare_process()
+        from opo_cli.train.matrix import plan_matrix, run_matrix
+
+        cells = plan_matrix(
+            preset,
+            None if algorithms is None else parse_names(algorithms),
+            None if seeds is None else parse_numbers(seeds, "--seeds"),
+            overrides,
+        )
+        failed = run_matrix(cells, jobs or len(os.sched_getaffinity(0)))
+        folders = [cell.folder for cell in cells if cell.folder.is_finished]
+    else:
+        folders = [find_run(run) for run in dict.fromkeys(runs)]
+    if folders:
+        print_report(out, comparison(folders, names), format)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,91 @@
+"""`opo list`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from opo_cli.cli.options import Format, FormatOption
+from opo_cli.choose import choose
+
+NAME = "list"
+
+
+def _presets():
+    from opo_cli.config import load_preset, preset_names
+
+    rows = [(name, load_preset(name)["description"]) for name in preset_names()]
+    return ("preset", "description"), rows
+
+
+def _benchmarks():
+    from opo_cli.data.benchmarks import BENCHMARKS
+
+    return ("benchmark", "description"), [(n, row.description) for n, row in BENCHMARKS.items()]
+
+
+def _algorithms():
+    from opo_cli.algorithms import ALGORITHMS
+    from opo_cli.config import objective_line, resolve
+
+    return ("algorithm", "description", "objective", "source"), [
+        (name, row.description, objective_line(resolve("tiny", algorithm=name)), row.source)
+        for name, row in ALGORITHMS.items()
+    ]
+
+
+def _engines():
+    from opo_cli.rollout.engine import ENGINES
+
+    return ("engine", "description"), [(name, row.description) for name, row in ENGINES.items()]
+
+
+def _metrics():
+    from opo_cli.metrics import METRICS
+
+    return ("metric", "formula", "unit", "better"), [
+        (name, row.formula, row.unit, row.better) for name, row in METRICS.items()
+    ]
+
+
+def _runs():
+    from opo_cli.records import list_runs
+
+    rows = []
+    for folder in list_runs():
+        config = folder.config()
+        done, total = len(folder.steps()), config["train"]["steps"]
+        rows.append(
+            (
+                str(folder.path),
+                config["preset"],
+                config["algorithm"]["name"],
+                str(config["seed"]),
+                "finished" if folder.is_finished else f"step {done} of {total}",
+            )
+        )
+    return ("run", "preset", "algorithm", "seed", "state"), rows
+
+
+LISTS = {
+    "presets": _presets,
+    "benchmarks": _benchmarks,
+    "algorithms": _algorithms,
+    "engines": _engines,
+    "metrics": _metrics,
+    "runs": _runs,
+}
+
+
+def command(
+    what: Annotated[str, typer.Argument(metavar="|".join(LISTS), help="What to list.")],
+    format: FormatOption = Format.rich,
+) -> None:
+    """List what there is to choose from."""
+    make = choose(what, LISTS, "list")
+    from opo_cli.console import out
+    from opo_cli.report.tables import Table, print_tables
+
+    head, rows = make()
+    print_tables(out, [Table(title="", head=head, rows=rows)], format)

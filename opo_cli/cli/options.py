@@ -1,0 +1,83 @@
+"""Options that several commands share, and how they become a config."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from opo_cli.errors import OpoError
+
+if TYPE_CHECKING:
+    from opo_cli.config import Config
+
+DEFAULT_PRESET = "tiny"
+
+
+class Format(StrEnum):
+    rich = "rich"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+PresetOption = Annotated[str, typer.Option("--preset", "-p", help="See: opo list presets.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any other setting; may be repeated."),
+]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How the table is printed.")]
+
+
+def prepare_process() -> None:
+    """Settings that torch reads when it is imported: call before the first heavy import.
+
+    Waiting OpenMP threads sleep instead of spinning, which on a shared machine is worth several
+    times the speed; tokenizers stay single-threaded beside us.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def set_threads(config: Config) -> None:
+    """Before torch is imported, so that it never makes threads that it will not use."""
+    if config.runtime.num_threads:
+        os.environ.setdefault("OMP_NUM_THREADS", str(config.runtime.num_threads))
+
+
+def named_options(
+    *, seed: int | None, steps: int | None, model: str | None, engine: str | None
+) -> dict[str, Any]:
+    """Config tables of the options that were given."""
+    given = {
+        "seed": seed,
+        "train": None if steps is None else {"steps": steps},
+        "model": None if model is None else {"path": model},
+        "runtime": None if engine is None else {"engine": engine},
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def parse_numbers(text: str, option: str) -> list[int]:
+    """`0,1,2` or `0-4` or both.
+
+    Raises:
+        OpoError: anything else.
+    """
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.strip().partition("-")
+            numbers += range(int(first), int(last or first) + 1)
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise OpoError(f"{option} '{text}' is no list of numbers", f"for example: {option} 0,1,2")
+    return list(dict.fromkeys(numbers))
+
+
+def parse_names(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

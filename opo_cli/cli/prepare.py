@@ -1,0 +1,29 @@
+"""`opo prepare`."""
+
+from __future__ import annotations
+
+from opo_cli.cli.options import (
+    DEFAULT_PRESET,
+    PresetOption,
+    SetOption,
+    prepare_process,
+    set_threads,
+)
+
+NAME = "prepare"
+
+
+def command(preset: PresetOption = DEFAULT_PRESET, overrides: SetOption = None) -> None:
+    """Make a preset's training problems and base model, once."""
+    from opo_cli.config import resolve
+    from opo_cli.console import note, out
+
+    config = resolve(preset, overrides=overrides or ())
+    prepare_process()
+    set_threads(config)
+    from opo_cli.train.warmstart import base_folder, ensure_base, is_prepared
+
+    if is_prepared(config):
+        note("already prepared")
+    ensure_base(config)
+    out.print(str(base_folder(config)), soft_wrap=True, markup=False)

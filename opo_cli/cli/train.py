@@ -1,0 +1,82 @@
+"""`opo train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opo_cli.cli.options import (
+    DEFAULT_PRESET,
+    SetOption,
+    named_options,
+    prepare_process,
+    set_threads,
+)
+
+NAME = "train"
+
+
+def command(
+    preset: Annotated[
+        str | None, typer.Option("--preset", "-p", help="[default: tiny] See: opo list presets.")
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option("--algorithm", "-a", help="See: opo list algorithms.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Training seed.", min=0)] = None,
+    steps: Annotated[int | None, typer.Option(help="Rollout batches.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A Hugging Face model folder instead of the preset's.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="auto or transformers.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder. [default: runs/PRESET-ALGORITHM-seedN]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    overrides: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> None:
+    """Train a model by reinforcement learning, evaluate it before and after."""
+    from opo_cli.config import resolve
+    from opo_cli.console import note
+    from opo_cli.console import out as stdout
+    from opo_cli.records import RunFolder
+    from opo_cli.train.outputs import default_folder, open_run, stored_config
+
+    named = named_options(seed=seed, steps=steps, model=model, engine=engine)
+    is_told_nothing = not (preset or algorithm or named or overrides)
+    if resume and out is not None and is_told_nothing and RunFolder(out).exists:
+        config, folder = stored_config(RunFolder(out)), RunFolder(out)
+    else:
+        config = resolve(
+            preset or DEFAULT_PRESET, algorithm=algorithm, named=named, overrides=overrides or ()
+        )
+        folder = RunFolder(out) if out else default_folder(config)
+    from opo_cli.data.benchmarks import check_names
+
+    check_names(config.eval.benchmarks)
+    prepare_process()
+    set_threads(config)
+    if not dry_run:
+        open_run(config, folder, resume=resume)
+    from opo_cli.report.live import TrainView
+    from opo_cli.train.interrupt import Interrupted
+    from opo_cli.train.loop import plan, train
+
+    view = TrainView(stdout)
+    view.plan(plan(config, folder))
+    if dry_run:
+        return
+    try:
+        train(config, folder, view)
+    except Interrupted as interrupt:
+        done = len(folder.steps())
+        note(f"stopped after step {done} of {config.train.steps}; nothing is lost")
+        note(f"go on: opo train --resume --out {folder.path}")
+        raise typer.Exit(128 + interrupt.number) from None
+    from opo_cli.report.tables import print_run
+
+    print_run(stdout, folder)
+    note(f"saved: {folder.path}")

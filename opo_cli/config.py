@@ -1,0 +1,521 @@
+"""One validated, frozen config from: an algorithm's row, a preset, named options, `--set`.
+
+A preset is a TOML file in `presets/`; the file name is its name. Later layers win:
+algorithm row < preset < the preset's [per_algorithm.NAME] < named options < --set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from opo_cli.algorithms import ALGORITHMS
+from opo_cli.choose import choose, did_you_mean
+from opo_cli.errors import OpoError
+from opo_cli.rl.advantages import ADVANTAGES
+from opo_cli.rl.objectives import KL_ESTIMATORS, LOSSES, REDUCTIONS
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Strict, frozen, unknown keys refused; a string under a field is its description."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class Runtime(Section):
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy lives; auto takes a GPU if there is one."""
+    engine: Literal["auto", "transformers"] = "auto"
+    """Rollout engine."""
+    num_threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of torch; 0 leaves torch's default."""
+
+
+class Embedded(Section):
+    """Shape of the embedded Qwen2, used where `model.path` is empty."""
+
+    hidden_size: Count = 64
+    """Width, must be a multiple of 2 x num_heads."""
+    intermediate_size: Count = 192
+    """Width inside the MLP."""
+    num_layers: Count = 3
+    """Decoder layers."""
+    num_heads: Count = 4
+    """Attention heads; as many key/value heads."""
+    max_position_embeddings: Count = 512
+    """Longest prompt plus response, tokens."""
+    initializer_range: Positive = 0.05
+    """Standard deviation of the initial weights."""
+
+
+class Model(Section):
+    path: str = ""
+    """Folder (or hub id) of a Hugging Face causal LM; empty: the embedded tiny model."""
+    embedded: Embedded = Embedded()
+    """The embedded model's shape."""
+
+
+class Data(Section):
+    num_problems: Count = 4096
+    """Distinct training problems."""
+    min_terms: Annotated[int, Field(ge=2)] = 2
+    """Terms of the shortest training chain."""
+    max_terms: Annotated[int, Field(ge=2, le=12)] = 7
+    """Terms of the longest training chain."""
+    template: str = "line"
+    """Prompt template."""
+    seed: int = 0
+    """Seed of the training problems, shared by all training seeds."""
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.min_terms > self.max_terms:
+            raise ValueError(f"min_terms {self.min_terms} exceeds max_terms {self.max_terms}")
+        return self
+
+
+class Style(Section):
+    """One way of writing a solution in the warm start, and how often it goes wrong."""
+
+    share: Share = 0.0
+    """Share of the solutions in this style; the four shares add to 1."""
+    error_rate: Share = 0.0
+    """Chance of a wrong running total, per step (direct: per answer)."""
+    fix_rate: Share = 0.0
+    """Chance that a wrong total is noticed and put right (checked)."""
+    no_answer_rate: Share = 0.0
+    """Chance that the solution ends without a box (ramble)."""
+    repeats: tuple[Count, ...] = (1,)
+    """How many times the chain is written out, drawn evenly (ramble)."""
+
+
+class Styles(Section):
+    direct: Style = Style()
+    """The box alone."""
+    worked: Style = Style()
+    """One line per step, then the box."""
+    checked: Style = Style()
+    """As worked, with each line checked."""
+    ramble: Style = Style()
+    """The whole chain, perhaps again and again."""
+
+    @model_validator(mode="after")
+    def _shares_add_to_one(self):
+        total = sum(style.share for _, style in self)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the four shares add to {total:g}, not to 1")
+        return self
+
+
+class Stage(Section):
+    """One stage of the supervised warm start."""
+
+    num_tokens: Count
+    """Training tokens, prompts included."""
+    learning_rate: Positive
+    """Peak; linear warm-up, then cosine."""
+    styles: Styles
+    """The mixture of solutions."""
+
+
+class Warmstart(Section):
+    """Supervised training of the embedded model before any reinforcement learning."""
+
+    stages: tuple[Stage, ...] = ()
+    """Run in order; each with a fresh optimizer."""
+    batch_size: Count = 64
+    """Examples per optimizer step."""
+    warmup_steps: Count = 20
+    """Optimizer steps of linear warm-up."""
+    final_learning_rate_fraction: Share = 0.03
+    """Where the cosine ends, as a share of the peak."""
+    beta2: Share = 0.98
+    """AdamW; beta1 is 0.9."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW."""
+    seed: int = 0
+    """Seed of weights and examples, shared by all training seeds."""
+
+
+class Algorithm(Section):
+    name: str = "opo"
+    """A row of `opo list algorithms`."""
+    advantage: str = "opo"
+    """Advantage estimator."""
+    loss: str = "policy-gradient"
+    """Loss per token."""
+    reduction: str = "token-mean"
+    """How token losses become one number."""
+    minibatches_per_step: Count = 1
+    """Optimizer steps per rollout batch; 1 is exactly on-policy."""
+    clip_low: Positive = 0.2
+    """The ratio is clipped below at 1 - clip_low."""
+    clip_high: Positive = 0.2
+    """The ratio is clipped above at 1 + clip_high."""
+    kl_in: Literal["none", "loss", "reward"] = "none"
+    """Where the KL to the reference policy enters."""
+    kl_estimator: str = "k3"
+    """KL estimator per token."""
+    kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL term, reward per nat."""
+    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the entropy bonus, reward per nat."""
+    whiten_advantages: bool = False
+    """Shift and scale advantages to mean 0, variance 1 over the step's tokens."""
+    gamma: Share = 1.0
+    """Discount per token (critic only)."""
+    gae_lambda: Share = 1.0
+    """GAE's lambda (critic only)."""
+    critic_learning_rate: Positive = 5e-4
+    """AdamW (critic only)."""
+    value_clip: Positive = 0.2
+    """A new value may leave the old one by this much, in reward (critic only)."""
+    allow_mismatched_reduction: bool = False
+    """Take a reduction that the estimator's baseline is not optimal for."""
+
+
+class Optim(Section):
+    learning_rate: Positive = 1e-6
+    """AdamW, constant."""
+    beta1: Share = 0.9
+    """AdamW."""
+    beta2: Share = 0.95
+    """AdamW."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW."""
+    max_gradient_norm: Positive = 1.0
+    """Gradients are scaled down to this norm."""
+
+
+class Rollout(Section):
+    prompts_per_step: Count = 16
+    """Prompts per rollout batch."""
+    group_size: Count = 16
+    """Responses per prompt."""
+    max_new_tokens: Count = 96
+    """Longest response, tokens."""
+    temperature: Positive = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling."""
+    max_rows: Count = 512
+    """Responses decoded at once; bounds the key/value cache."""
+
+
+class Train(Section):
+    steps: Count = 40
+    """Rollout batches."""
+    microbatch_tokens: Count = 2048
+    """Padded tokens per forward and backward."""
+
+
+class Eval(Section):
+    benchmarks: tuple[str, ...] = ()
+    """Evaluated before and after training."""
+    samples: Count = 16
+    """Responses per problem."""
+    k: tuple[Count, ...] = (1, 4, 16)
+    """The k of pass@k."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Only the first problems of each benchmark; 0: all."""
+    max_new_tokens: Count = 96
+    """Longest response, tokens."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling."""
+    seed: int = 0
+    """Of the samples; apart from the training's randomness."""
+
+    @model_validator(mode="after")
+    def _enough_samples(self):
+        if self.k and max(self.k) > self.samples:
+            raise ValueError(f"k {max(self.k)} exceeds the {self.samples} samples per problem")
+        return self
+
+
+class Grading(Section):
+    timeout_seconds: Count = 6
+    """A grader worker that takes longer is killed; the response counts as a timeout."""
+    num_workers: Count = 2
+    """Worker processes; started when the first answer needs one."""
+    require_stop: bool = True
+    """A truncated response earns nothing, whatever it has boxed."""
+
+
+class Checkpoint(Section):
+    every: Count = 10
+    """Steps between checkpoints."""
+    keep: Count = 1
+    """Checkpoints kept; the newest."""
+
+
+class Compare(Section):
+    """What `opo compare --preset` runs unless told otherwise."""
+
+    algorithms: Annotated[tuple[str, ...], Field(min_length=1)] = ("opo", "grpo", "ppo")
+    """Rows of `opo list algorithms`."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    """Training seeds of each."""
+
+
+class Config(Section):
+    preset: str
+    """The preset that this config started from."""
+    description: str
+    """One line about the preset."""
+    seed: int = 0
+    """Training seed: prompts, sampling and shuffling follow from (seed, step, row)."""
+    runtime: Runtime = Runtime()
+    model: Model = Model()
+    data: Data = Data()
+    warmstart: Warmstart = Warmstart()
+    algorithm: Algorithm = Algorithm()
+    optim: Optim = Optim()
+    rollout: Rollout = Rollout()
+    train: Train = Train()
+    eval: Eval = Eval()
+    grading: Grading = Grading()
+    checkpoint: Checkpoint = Checkpoint()
+    compare: Compare = Compare()
+
+    @property
+    def num_rows(self) -> int:
+        """Responses per step."""
+        return self.rollout.prompts_per_step * self.rollout.group_size
+
+    @property
+    def is_on_policy(self) -> bool:
+        """One optimizer step per batch, sampled from the very distribution that is trained."""
+        return (
+            self.algorithm.minibatches_per_step == 1
+            and self.rollout.temperature == 1
+            and self.rollout.top_p == 1
+        )
+
+
+def presets_folder() -> Path:
+    """`presets/` inside the installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "presets"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "presets"
+
+
+def preset_names() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(presets_folder().glob("*.toml"))}
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The preset's raw tables.
+
+    Raises:
+        OpoError: unknown preset.
+    """
+    return tomllib.loads(choose(name, preset_names(), "preset").read_text())
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`section.key=value` as nested tables; the value as TOML, or else as a bare string.
+
+    Raises:
+        OpoError: no `=`, or an empty key.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.strip().split(".")):
+        raise OpoError(
+            f"--set '{text}' is not section.key=value", "for example: --set rollout.group_size=8"
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return parsed
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, table by table."""
+    result = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both_tables else value
+    return result
+
+
+def resolve(
+    preset: str,
+    *,
+    algorithm: str | None = None,
+    named: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+) -> Config:
+    """The config of a run.
+
+    Args:
+        preset: a preset's name.
+        algorithm: a row of `ALGORITHMS`; None: the preset's.
+        named: tables from the command's own options.
+        overrides: `section.key=value` strings, the last word.
+
+    Raises:
+        OpoError: an unknown name, key or value, or settings that do not fit together.
+    """
+    raw = load_preset(preset)
+    per_algorithm = raw.pop("per_algorithm", {})
+    tables: dict[str, Any] = {}
+    for text in overrides:
+        tables = merged(tables, parse_override(text))
+    asked = algorithm or tables.get("algorithm", {}).get("name")
+    name = asked or raw.get("algorithm", {}).get("name", "opo")
+    row = choose(str(name), ALGORITHMS, "algorithm")
+    name = next(key for key, value in ALGORITHMS.items() if value is row)
+
+    result: dict[str, Any] = {"preset": preset, "algorithm": dict(row.settings)}
+    for layer in (raw, per_algorithm.get(name, {}), named or {}, tables):
+        result = merged(result, layer)
+    result["algorithm"]["name"] = name
+    return validated(result)
+
+
+def validated(tables: Mapping[str, Any]) -> Config:
+    """Tables -> Config.
+
+    Raises:
+        OpoError: for the first thing that is wrong.
+    """
+    try:
+        # Through JSON, where pydantic's strict mode takes a list for a tuple.
+        config = Config.model_validate_json(json.dumps(tables, default=str))
+    except ValidationError as error:
+        raise _explained(error) from None
+    check(config)
+    return config
+
+
+def _explained(error: ValidationError) -> OpoError:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key, value = ".".join(location), first["input"]
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(location[:-1])
+        prefix = "".join(f"{part}." for part in location[:-1])
+        nearest = did_you_mean(location[-1], known, "key")
+        return OpoError(f"unknown config key '{key}'", nearest.replace("mean '", f"mean '{prefix}"))
+    if first["type"] == "missing":
+        return OpoError(f"config key '{key}' is missing", f"give it: --set {key}=VALUE")
+    if first["type"] == "value_error":
+        return OpoError(
+            f"{key}: {first['ctx']['error']}", f"change {key} in the preset or by --set"
+        )
+    shown = value if isinstance(value, str | int | float | bool) else type(value).__name__
+    return OpoError(
+        f"{key} = {shown!r}: {first['msg'].lower()}", f"--set {key}=VALUE; {_about(location)}"
+    )
+
+
+def _model_at(location: Iterable[str]) -> type[Section]:
+    model: type[Section] = Config
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+            break
+        model = annotation
+    return model
+
+
+def _keys_at(location: Iterable[str]) -> list[str]:
+    return list(_model_at(location).model_fields)
+
+
+def _about(location: list[str]) -> str:
+    field = _model_at(location[:-1]).model_fields.get(location[-1])
+    return (field.description or "see the preset") if field else "see the preset"
+
+
+def check(config: Config) -> None:
+    """Settings that must fit together.
+
+    Raises:
+        OpoError: the first pair that does not.
+    """
+    algorithm, rollout = config.algorithm, config.rollout
+    advantage = choose(algorithm.advantage, ADVANTAGES, "advantage estimator")
+    choose(algorithm.loss, LOSSES, "loss")
+    choose(algorithm.reduction, REDUCTIONS, "reduction")
+    choose(algorithm.kl_estimator, KL_ESTIMATORS, "KL estimator")
+    if advantage.needs_group and rollout.group_size < 2:
+        raise OpoError(
+            f"rollout.group_size = {rollout.group_size}: the '{algorithm.advantage}' baseline "
+            "compares the responses of a prompt and needs at least 2",
+            "--set rollout.group_size=8, or --algorithm ppo, which needs no group",
+        )
+    if rollout.prompts_per_step % algorithm.minibatches_per_step:
+        raise OpoError(
+            f"algorithm.minibatches_per_step = {algorithm.minibatches_per_step} does not divide "
+            f"rollout.prompts_per_step = {rollout.prompts_per_step}",
+            "whole groups go into each minibatch; change one of the two",
+        )
+    if (
+        advantage.reductions is not None
+        and algorithm.reduction not in advantage.reductions
+        and not algorithm.allow_mismatched_reduction
+    ):
+        raise OpoError(
+            f"algorithm.reduction = '{algorithm.reduction}' does not fit the '{algorithm.advantage}' "
+            "baseline: a mean over each response's tokens turns its length weights round",
+            f"--set algorithm.reduction={advantage.reductions[0]}, or "
+            "--set algorithm.allow_mismatched_reduction=true to measure just that",
+        )
+    if not config.model.path and config.model.embedded.hidden_size % (
+        2 * config.model.embedded.num_heads
+    ):
+        raise OpoError(
+            f"model.embedded.hidden_size = {config.model.embedded.hidden_size} is no multiple of "
+            f"2 x num_heads = {2 * config.model.embedded.num_heads}",
+            "rotary embeddings need heads of even width",
+        )
+
+
+def objective_line(config: Config) -> str:
+    """The effective objective in one line."""
+    algorithm = config.algorithm
+    loss = LOSSES[algorithm.loss]
+    parts = [
+        f"maximise {algorithm.reduction} of {loss.formula}",
+        ADVANTAGES[algorithm.advantage].formula
+        + (", whitened over the step" if algorithm.whiten_advantages else ""),
+    ]
+    if loss.uses_clipping:
+        parts.append(f"rho in [{1 - algorithm.clip_low:g}, {1 + algorithm.clip_high:g}]")
+    if algorithm.kl_in == "none" or not algorithm.kl_coefficient:
+        parts.append("no KL")
+    else:
+        parts.append(
+            f"{algorithm.kl_coefficient:g} KL({algorithm.kl_estimator}) in the {algorithm.kl_in}"
+        )
+    parts.append(
+        f"{algorithm.entropy_coefficient:g} entropy"
+        if algorithm.entropy_coefficient
+        else "no entropy"
+    )
+    if algorithm.allow_mismatched_reduction:
+        parts.append("MISMATCHED REDUCTION ALLOWED")
+    return "; ".join(parts)
+
+
+def digest(*parts: Any) -> str:
+    """Twelve hex digits of the JSON of `parts`."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

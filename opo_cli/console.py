@@ -1,0 +1,77 @@
+"""The two consoles: data on stdout, talk on stderr. Rich honours NO_COLOR and COLUMNS, and drops
+colour by itself when the stream is no terminal."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+PIPE_WIDTH = 100  # Columns of a table that goes into a pipe, where no terminal says its width.
+PLAIN_MARKS = 4  # Lines of progress where there is no terminal to draw a bar on.
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+
+def note(message: str) -> None:
+    """One plain line of talk."""
+    err.print(escape(message), soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Something that the user should know and that does not stop the work."""
+    err.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+
+
+def complain(message: str, hint: str) -> None:
+    """The two lines of an error. Unwrapped, so that a script can read them."""
+    err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    err.print(f"[bold cyan]hint:[/] {escape(hint)}", soft_wrap=True)
+
+
+Update = Callable[[float, str], None]
+"""Called with (done, a word on how it goes)."""
+
+
+@contextmanager
+def progress(description: str, total: float) -> Iterator[Update]:
+    """A bar on stderr; a few plain lines where stderr is no terminal."""
+    started = time.monotonic()
+    if err.is_terminal:
+        columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f}%")
+        with Progress(
+            *(TextColumn(c) if isinstance(c, str) else c for c in columns),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[word]}"),
+            console=err,
+            transient=True,
+        ) as bar:
+            task = bar.add_task(escape(description), total=total, word="")
+            yield lambda done, word="": bar.update(task, completed=done, word=escape(word))
+    else:
+        marks = iter([total * i / PLAIN_MARKS for i in range(1, PLAIN_MARKS)])
+        following = next(marks, total)
+
+        def update(done: float, word: str = "") -> None:
+            nonlocal following
+            if following <= done < total:
+                note(f"{description}: {100 * done / total:.0f}% {word}".rstrip())
+                following = next((mark for mark in marks if mark > done), total)
+
+        note(f"{description} ...")
+        yield update
+    note(f"{description}: done in {time.monotonic() - started:.0f} s")

@@ -1,0 +1,51 @@
+"""Training problems: from a JSONL file to the prompts of a step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from opo_cli.errors import OpoError
+from opo_cli.types import Problem
+
+
+def save_problems(problems: Sequence[Problem], path: Path) -> None:
+    path.write_text("".join(json.dumps(asdict(problem)) + "\n" for problem in problems))
+
+
+def load_problems(path: Path) -> list[Problem]:
+    """Problems from a JSONL file that `save_problems` wrote.
+
+    Raises:
+        OpoError: a line that is no problem.
+    """
+    problems = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            problems.append(Problem(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise OpoError(
+                f"{path}:{number}: not a problem ({error})", "opo prepare --force makes it anew"
+            ) from None
+    return problems
+
+
+def step_problems(problems: Sequence[Problem], seed: int, step: int, count: int) -> list[Problem]:
+    """The problems of a step: a function of (seed, step) alone, so that resuming needs no state and
+    all algorithms see the same ones. Each epoch is its own permutation.
+
+    Args:
+        step: from 0.
+        count: prompts per step.
+    """
+    chosen = []
+    for position in range(step * count, (step + 1) * count):
+        epoch, place = divmod(position, len(problems))
+        if place == 0 or not chosen:
+            order = np.random.default_rng([seed, epoch]).permutation(len(problems))
+        chosen.append(problems[order[place]])
+    return chosen

@@ -1,0 +1,92 @@
+"""`opo eval`'s request as a config, and its execution. No torch until it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from opo_cli.config import Config, merged, parse_override, resolve, validated
+from opo_cli.console import progress
+from opo_cli.records import RunFolder
+
+
+def eval_config(
+    folder: RunFolder | None,
+    model: str | None,
+    preset: str,
+    *,
+    benchmarks: Sequence[str],
+    samples: int | None,
+    k: Sequence[int] | None,
+    limit: int | None,
+    overrides: Iterable[str] = (),
+) -> Config:
+    """The run's own settings, or the preset's with `model`, and what was asked on top.
+
+    Without an explicit `k`, those of the settings that `samples` can carry.
+
+    Raises:
+        OpoError: a value that does not fit.
+    """
+    start = resolve(preset, named={"model": {"path": model}}) if model else None
+    tables = start.model_dump(mode="json") if start else folder.config()
+    asked: dict[str, Any] = {
+        "benchmarks": list(benchmarks),
+        "samples": samples,
+        "k": k,
+        "limit": limit,
+    }
+    asked = {key: value for key, value in asked.items() if value is not None}
+    for text in overrides:
+        tables = merged(tables, parse_override(text))
+    settings = merged(tables["eval"], asked)
+    if k is None:
+        known = [value for value in settings["k"] if value <= settings["samples"]]
+        settings["k"] = known or [settings["samples"]]
+    return validated(merged(tables, {"eval": settings}))
+
+
+def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, Any]]:
+    """Evaluates `folder`'s trained model, or `config.model`; a run's records join its `evals.jsonl`.
+
+    KL to the initial policy is measured where a run says what that was.
+
+    Raises:
+        OpoError: the model does not load, or the run is not finished.
+    """
+    import torch
+
+    from opo_cli.errors import OpoError
+    from opo_cli.evaluate.run import evaluate
+    from opo_cli.grading.pool import Grader
+    from opo_cli.model.policy import choose_device, load_policy
+    from opo_cli.rollout.engine import choose_engine, create_engine
+
+    if folder is not None and not folder.is_finished:
+        raise OpoError(
+            f"run '{folder.path}' is not finished", f"opo train --resume --out {folder.path}"
+        )
+    if config.runtime.num_threads:
+        torch.set_num_threads(config.runtime.num_threads)
+    device, _ = choose_device(config.runtime.device)
+    policy, tokenizer = load_policy(str(folder.model if folder else config.model.path), device)
+    initial_path = folder.environment().get("initial_policy") if folder else None
+    initial = load_policy(initial_path, device)[0] if initial_path else None
+    name, _ = choose_engine(config.runtime.engine)
+    engine = create_engine(name, policy, tokenizer, max_rows=config.rollout.max_rows)
+    names = config.eval.benchmarks
+    with Grader(config.grading) as grader, progress("evaluate", len(names)) as update:
+        records = evaluate(
+            engine,
+            grader,
+            config.eval,
+            config.data.template,
+            tokenizer=tokenizer,
+            policy=policy,
+            initial=initial,
+            report=lambda name, done, total: update(names.index(name) + done / total, name),
+            token_budget=config.train.microbatch_tokens,
+        )
+    if folder is not None:
+        folder.add_evals({"policy": "asked", "step": config.train.steps, **r} for r in records)
+    return records

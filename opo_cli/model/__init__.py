@@ -1,0 +1,1 @@
+"""The policy, the critic, the embedded tiny model."""

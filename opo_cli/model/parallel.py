@@ -1,0 +1,22 @@
+"""Sums and maxima over ranks. One rank today; every denominator already goes through here."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def all_sum(x: Tensor) -> Tensor:
+    """The elementwise sum of `x` over all ranks; `x` itself where there is one."""
+    return _reduced(x, torch.distributed.ReduceOp.SUM)
+
+
+def all_max(x: Tensor) -> Tensor:
+    """The elementwise maximum of `x` over all ranks; `x` itself where there is one."""
+    return _reduced(x, torch.distributed.ReduceOp.MAX)
+
+
+def _reduced(x: Tensor, operation) -> Tensor:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(x, op=operation)
+    return x

@@ -1,0 +1,180 @@
+"""The policy: a Hugging Face causal LM, and what training asks of it: per-token logprobs and
+entropy. Shape legend: B rows, T response tokens, N response tokens of all rows, V vocabulary."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from opo_cli.errors import OpoError
+from opo_cli.model.sequences import Sequences
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Of the sampled tokens; zero beyond a row's length."""
+
+    logprobs: Tensor
+    """(B, T) nats."""
+    entropy: Tensor
+    """(B, T) nats, exact over the vocabulary."""
+
+
+def choose_device(asked: str) -> tuple[torch.device, str]:
+    """(device, why it).
+
+    Raises:
+        OpoError: a GPU was asked for and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if asked == "cuda" and not has_gpu:
+        raise OpoError(
+            "runtime.device = 'cuda': torch sees no GPU here", "--set runtime.device=cpu"
+        )
+    if asked != "auto":
+        return torch.device(asked), "asked for"
+    return torch.device("cuda" if has_gpu else "cpu"), "auto; " + (
+        torch.cuda.get_device_name() if has_gpu else "torch sees no GPU"
+    )
+
+
+def load_policy(path: str, device: torch.device):
+    """A causal LM in fp32 (these are the master weights) and its tokenizer.
+
+    Args:
+        path: a model folder, or an id on the hub.
+
+    Raises:
+        OpoError: no such folder, a broken one, or an architecture that we would score wrongly.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    folder = Path(path).expanduser()
+    looks_like_path = path.startswith((".", "/", "~")) or path.count("/") != 1 or folder.exists()
+    if looks_like_path and not (folder / "config.json").is_file():
+        problem = "has no config.json" if folder.is_dir() else "does not exist"
+        raise OpoError(
+            f"model folder '{path}' {problem}",
+            "give a Hugging Face model folder (config.json, tokenizer.json, model.safetensors)",
+        )
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    source = str(folder) if looks_like_path else path
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, output_loading_info=True
+            )
+    except Exception as error:  # Broken files surface as almost any type, by format and library.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OpoError(
+            f"model '{path}' does not load: {reason}",
+            "check that the folder is complete; for a hub id, that the hub can be reached",
+        ) from error
+    if info["missing_keys"]:
+        raise OpoError(
+            f"model '{path}' lacks weights: {sorted(info['missing_keys'])[0]} and "
+            f"{len(info['missing_keys']) - 1} more",
+            "they would start at random; give a complete model folder",
+        )
+    model.to(device).eval()
+    _check_head(model, path)
+    return model, tokenizer
+
+
+@torch.no_grad()
+def _check_head(model, path: str) -> None:
+    """We apply the output embedding to response positions only; that must be all the head does."""
+    ids = torch.arange(4, device=model.device)[None] % model.config.vocab_size
+    expected = model(input_ids=ids, use_cache=False).logits.float()
+    ours = _logits(model, _hidden_states(model.base_model, ids)).float()
+    if not torch.allclose(ours, expected, atol=1e-3, rtol=1e-3):
+        raise OpoError(
+            f"model '{path}' ({type(model).__name__}) scales or caps its logits",
+            "choose a model whose logits are its output embedding times the last hidden state",
+        )
+
+
+def end_token_ids(model, tokenizer) -> tuple[int, ...]:
+    """The tokens that end a response."""
+    ids = getattr(model.generation_config, "eos_token_id", None)
+    ids = set(ids if isinstance(ids, list) else [ids]) | {tokenizer.eos_token_id}
+    return tuple(sorted(i for i in ids if i is not None))
+
+
+def _hidden_states(backbone: nn.Module, input_ids: Tensor) -> Tensor:
+    return backbone(input_ids=input_ids, use_cache=False).last_hidden_state
+
+
+def _logits(model, hidden: Tensor) -> Tensor:
+    return model.get_output_embeddings()(hidden)
+
+
+def response_hidden(backbone: nn.Module, sequences: Sequences, mask: Tensor) -> Tensor:
+    """(N, H): the hidden state from which each response token is predicted, row by row.
+
+    Args:
+        backbone: a decoder without its head.
+        mask: (B, T) `sequences.mask`.
+    """
+    rows, tokens = mask.nonzero(as_tuple=True)
+    hidden = _hidden_states(backbone, sequences.input_ids)
+    return hidden[rows, sequences.prompt_lengths[rows] - 1 + tokens]
+
+
+def spread(values: Tensor, mask: Tensor) -> Tensor:
+    """(N,) -> (B, T), zero where masked; gradients pass."""
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)
+
+
+def token_scores(model, sequences: Sequences, *, entropy_gradient: bool = False) -> TokenScores:
+    """Logprob and exact entropy of each response token, one forward pass.
+
+    Gradients flow through the logprobs, and through the entropy if asked for. Only response
+    positions reach the head, in fp32.
+    """
+    mask = sequences.mask
+    rows, tokens = mask.nonzero(as_tuple=True)
+    targets = sequences.input_ids[rows, sequences.prompt_lengths[rows] + tokens]
+    logits = _logits(model, response_hidden(model.base_model, sequences, mask)).float()
+    all_logprobs = logits.log_softmax(-1)
+    logprobs = all_logprobs.gather(-1, targets[:, None]).squeeze(-1)
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        entropy = -(all_logprobs.exp() * all_logprobs).sum(-1)
+    return TokenScores(logprobs=spread(logprobs, mask), entropy=spread(entropy, mask))
+
+
+@torch.no_grad()
+def by_microbatch(
+    compute: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, token_budget: int
+) -> tuple[Tensor, ...]:
+    """Runs `compute` (Sequences -> tensors (b, t)) over microbatches and puts the rows back in order.
+
+    Returns:
+        (B, T) tensors, zero where masked.
+    """
+    outputs: list[Tensor] = []
+    for rows in sequences.microbatches(token_budget):
+        parts = compute(sequences.select(rows))
+        outputs = outputs or [part.new_zeros(sequences.mask.shape) for part in parts]
+        for whole, part in zip(outputs, parts, strict=True):
+            whole[rows, : part.shape[1]] = part
+    return tuple(outputs)
+
+
+def score(model, sequences: Sequences, token_budget: int) -> TokenScores:
+    """`token_scores` without gradient over any number of rows."""
+
+    def compute(part: Sequences) -> tuple[Tensor, Tensor]:
+        scores = token_scores(model, part)
+        return scores.logprobs, scores.entropy
+
+    return TokenScores(*by_microbatch(compute, sequences, token_budget))

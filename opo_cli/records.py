@@ -1,0 +1,238 @@
+"""Run folders, and the cache of prepared bases. Plain files, written so that a reader never sees
+half of one.
+
+A run folder: `config.json`, `environment.json`, `steps.jsonl` (a line per step), `evals.jsonl` (a
+line per benchmark and evaluation), `checkpoints/`, and `model/` once training is finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from opo_cli.choose import did_you_mean
+from opo_cli.errors import OpoError
+
+RUNS = Path("runs")
+PACKAGES = ("opo", "torch", "transformers", "math-verify", "numpy", "pydantic")
+
+
+def cache_folder() -> Path:
+    """Where prepared bases live: $OPO_CACHE, else $XDG_CACHE_HOME/opo, else ~/.cache/opo."""
+    if "OPO_CACHE" in os.environ:
+        return Path(os.environ["OPO_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "opo"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside the target and renames: the file is the old one or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises OpoError where the file is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise OpoError(
+            f"{path} is not valid JSON: {error}", "restore it or remove the run"
+        ) from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file; none where there is no file.
+
+    Raises:
+        OpoError: a line that is not JSON, unless it is the last one and unfinished (a run that was
+            killed while writing it).
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            if number == len(lines):
+                break
+            raise OpoError(
+                f"{path}:{number}: not a JSON record", "remove the damaged line"
+            ) from None
+    return records
+
+
+def source_digest(*names: str) -> str:
+    """A hash of our own source: files or folders below the package. It keys caches, so that a
+    change of the code never meets what older code has made."""
+    package = Path(__file__).parent
+    paths = [package / name for name in names]
+    files = [f for path in paths for f in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package runs from, or None."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    is_ours = (Path(__file__).parent.parent / "pyproject.toml").is_file()
+    return result.stdout.strip() or None if is_ours and result.returncode == 0 else None
+
+
+def environment(**facts: Any) -> dict[str, Any]:
+    """What a run ran on; `facts` are added."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "commit": commit(),
+        "command": ["opo", *sys.argv[1:]],
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class RunFolder:
+    """One run's files."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "config.json").is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.model / "config.json").is_file()
+
+    def config(self) -> dict[str, Any]:
+        return read_json(self.path / "config.json")
+
+    def environment(self) -> dict[str, Any]:
+        path = self.path / "environment.json"
+        return read_json(path) if path.is_file() else {}
+
+    def add_environment(self, **facts: Any) -> None:
+        write_json(self.path / "environment.json", self.environment() | facts)
+
+    def steps(self) -> list[dict[str, Any]]:
+        return read_lines(self.path / "steps.jsonl")
+
+    def evals(self) -> list[dict[str, Any]]:
+        return read_lines(self.path / "evals.jsonl")
+
+    def add_step(self, record: dict[str, Any]) -> None:
+        self._append("steps.jsonl", [record])
+
+    def add_evals(self, records: Iterable[dict[str, Any]]) -> None:
+        self._append("evals.jsonl", records)
+
+    def write_evals(self, records: Iterable[dict[str, Any]]) -> None:
+        """All of the training's own evaluations at once, so that none is ever there twice."""
+        write_text(self.path / "evals.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+
+    def _append(self, name: str, records: Iterable[dict[str, Any]]) -> None:
+        with (self.path / name).open("a") as file:
+            file.write("".join(json.dumps(record) + "\n" for record in records))
+
+    def keep_steps(self, count: int) -> None:
+        """Cuts the log back to the first `count` steps, where a checkpoint stands."""
+        kept = [record for record in self.steps() if record["step"] <= count]
+        write_text(self.path / "steps.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
+
+
+def list_runs(root: Path = RUNS) -> list[RunFolder]:
+    """The run folders right under `root`, the newest last."""
+    if not root.is_dir():
+        return []
+    folders = [RunFolder(path) for path in root.iterdir()]
+    return sorted(
+        (folder for folder in folders if folder.exists),
+        key=lambda folder: (folder.path / "config.json").stat().st_mtime,
+    )
+
+
+def find_run(name: str) -> RunFolder:
+    """A run by its path, or by its name under `runs/`.
+
+    Raises:
+        OpoError: neither exists.
+    """
+    for path in (Path(name), RUNS / name):
+        if RunFolder(path).exists:
+            return RunFolder(path)
+    known = [folder.name for folder in list_runs()]
+    hint = did_you_mean(name, known, "run") if known else "there is none yet: opo train"
+    raise OpoError(f"no run at '{name}'", hint)
+
+
+def newest_finished_run() -> RunFolder:
+    """The run under `runs/` that was started last, of those that are finished.
+
+    Raises:
+        OpoError: there is none.
+    """
+    finished = [folder for folder in list_runs() if folder.is_finished]
+    if not finished:
+        raise OpoError(
+            f"no finished run under '{RUNS}/'",
+            "opo train first, or name one: --run RUN, --model PATH",
+        )
+    return finished[-1]

@@ -1,0 +1,216 @@
+"""Runs side by side: accuracy before and after, behaviour, curves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opo_cli.errors import OpoError
+from opo_cli.metrics import METRICS
+from opo_cli.records import RunFolder
+from opo_cli.report.curves import ASCII_BLOCKS, BLOCKS, mean_curve, sparkline
+from opo_cli.report.estimate import Estimate, over_seeds
+from opo_cli.report.tables import Report, Table, number, plus_minus
+
+CURVE_WIDTH = 40
+BEHAVIOUR = {
+    "entropy": ("entropy", 3),
+    "kl_k3_sequence": ("KL/seq", 2),
+    "length": ("length", 1),
+    "truncated": ("cut", 3),
+}
+"""Key of an evaluation record -> head, digits; averaged over benchmarks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a comparison needs of a finished run."""
+
+    label: str
+    config: dict[str, Any]
+    initial: dict[str, dict[str, Any]]
+    """Benchmark -> evaluation record of the initial policy."""
+    final: dict[str, dict[str, Any]]
+    steps: list[dict[str, Any]]
+
+    @property
+    def seconds(self) -> float:
+        return sum(step["step_seconds"] for step in self.steps)
+
+
+def read_run(folder: RunFolder) -> Run:
+    """Raises OpoError where the run is not finished."""
+    if not folder.is_finished:
+        raise OpoError(
+            f"run '{folder.path}' is not finished", f"opo train --resume --out {folder.path}"
+        )
+    evals, config = folder.evals(), folder.config()
+    return Run(
+        label=config["algorithm"]["name"],
+        config=config,
+        initial={r["benchmark"]: r for r in evals if r["policy"] == "initial"},
+        final={r["benchmark"]: r for r in evals if r["policy"] == "final"},
+        steps=folder.steps(),
+    )
+
+
+def group_runs(folders: Sequence[RunFolder]) -> dict[str, list[Run]]:
+    """Runs by algorithm. Where an algorithm's runs differ in more than the seed, each folder stands
+    for itself: a mean over different settings would mean nothing."""
+    groups: dict[str, list[tuple[str, Run]]] = {}
+    for folder in folders:
+        run = read_run(folder)
+        groups.setdefault(run.label, []).append((folder.name, run))
+    result: dict[str, list[Run]] = {}
+    for label, members in groups.items():
+        is_replicate = len({str(run.config | {"seed": None}) for _, run in members}) == 1
+        for name, run in members:
+            result.setdefault(label if is_replicate else name, []).append(run)
+    return result
+
+
+def comparison(folders: Sequence[RunFolder], curves: Sequence[str]) -> Report:
+    """The report over finished runs.
+
+    Raises:
+        OpoError: a run is not finished.
+    """
+    groups = group_runs(folders)
+    records = _records(groups)
+    behaviour, benchmarks = _behaviour_table(groups), _benchmarks(groups)
+    tables = [_accuracy_table(groups, benchmarks), behaviour] if benchmarks else [behaviour]
+    return Report(tables, records, [*_curve_lines(groups, curves), *_honesty(groups)])
+
+
+def _benchmarks(groups: dict[str, list[Run]]) -> list[str]:
+    return list(dict.fromkeys(b for runs in groups.values() for run in runs for b in run.final))
+
+
+def _measures(groups: dict[str, list[Run]]) -> dict[str, Callable[[dict], float | None]]:
+    """Title -> how to read it from an evaluation record."""
+    records = [r for runs in groups.values() for run in runs for r in run.final.values()]
+    samples = sorted({record["num_samples"] for record in records})
+    ks = dict.fromkeys(k for record in records for k in record["pass_at_k"] if k != "1")
+    name = f"avg@{samples[0]}" if len(samples) == 1 else "avg"
+    passes = {f"pass@{k}": (lambda record, k=k: record["pass_at_k"].get(k)) for k in ks}
+    return {name: lambda record: record["accuracy"], **passes}
+
+
+def _over_seeds(runs: Sequence[Run], which: str, benchmark: str, read) -> Estimate:
+    found = [getattr(run, which).get(benchmark) for run in runs]
+    return over_seeds([None if record is None else read(record) for record in found])
+
+
+def _accuracy_table(groups: dict[str, list[Run]], benchmarks: Sequence[str]) -> Table:
+    rows, everyone = [], [run for runs in groups.values() for run in runs]
+    for benchmark in benchmarks:
+        for place, (title, read) in enumerate(_measures(groups).items()):
+            before = _over_seeds(everyone, "initial", benchmark, read)
+            cells = [benchmark if place == 0 else "", title, number(before.mean)]
+            for runs in groups.values():
+                after = _over_seeds(runs, "final", benchmark, read)
+                cells.append(plus_minus(after.mean, after.half_width))
+            rows.append(cells)
+    head = ["benchmark", "measure", "initial", *groups]
+    return Table("accuracy of the initial and of the trained policy", head, rows)
+
+
+def _behaviour_table(groups: dict[str, list[Run]]) -> Table:
+    """Means over benchmarks, then over seeds."""
+
+    def mean_of(run: Run, which: str, key: str) -> float | None:
+        values = [r[key] for r in getattr(run, which).values() if r.get(key) is not None]
+        return sum(values) / len(values) if values else None
+
+    everyone = [run for runs in groups.values() for run in runs]
+    initial = [over_seeds([mean_of(run, "initial", key) for run in everyone]) for key in BEHAVIOUR]
+    digits = [digits for _, digits in BEHAVIOUR.values()]
+    rows = [
+        ["initial", *(number(e.mean, d) for e, d in zip(initial, digits, strict=True)), "", "", ""]
+    ]
+    for label, runs in groups.items():
+        found = [over_seeds([mean_of(run, "final", key) for run in runs]) for key in BEHAVIOUR]
+        cells = [plus_minus(e.mean, e.half_width, d) for e, d in zip(found, digits, strict=True)]
+        seconds = over_seeds([run.seconds for run in runs]).mean
+        steps = "/".join(sorted({str(len(run.steps)) for run in runs}))
+        rows.append([label, *cells, steps, number(seconds, 0), str(len(runs))])
+    head = ["policy", *(head for head, _ in BEHAVIOUR.values()), "steps", "seconds", "seeds"]
+    note = (
+        "means over the benchmarks' samples; entropy exact, nats per token; KL(policy||initial), k3, "
+        "nats per response; cut: share truncated; seconds: training alone"
+    )
+    return Table("behaviour of the policies", head, rows, note)
+
+
+def _curve_lines(groups: dict[str, list[Run]], metrics: Sequence[str]) -> list[str]:
+    """One line per metric and group, all of a metric on one scale."""
+    is_unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
+    blocks = BLOCKS if is_unicode else ASCII_BLOCKS
+    width, lines = max(map(len, groups)), []
+    for metric in metrics:
+        curves = {
+            label: mean_curve([[step.get(metric) for step in run.steps] for run in runs])
+            for label, runs in groups.items()
+        }
+        known = [v for curve in curves.values() for v in curve if v == v]
+        if not known:
+            lines.append(f"{metric}: not measured in these runs")
+            continue
+        low, high, digits = min(known), max(known), METRICS[metric].digits
+        lines.append(f"{metric} over steps, {low:.{digits}f} to {high:.{digits}f}")
+        for label, curve in curves.items():
+            if curve:
+                line = sparkline(curve, CURVE_WIDTH, low, high, blocks)
+                ends = f"{curve[0]:.{digits}f} → {curve[-1]:.{digits}f}"
+                lines.append(f"  {label:<{width}}  {line:<{CURVE_WIDTH}}  {ends}")
+        lines.append("")
+    return lines
+
+
+def _honesty(groups: dict[str, list[Run]]) -> list[str]:
+    """What the numbers can carry."""
+    single = [label for label, runs in groups.items() if len(runs) == 1]
+    lines = []
+    if len(single) < len(groups):
+        lines.append(
+            "± is a 95 % t-interval between training seeds; the problems are the same ones"
+        )
+    if single:
+        lines.append(
+            f"one seed of {', '.join(single)}: no between-seed estimate exists; a difference may be "
+            "the seed's"
+        )
+    return lines
+
+
+def _records(groups: dict[str, list[Run]]) -> list[dict[str, Any]]:
+    """Tidy: one record per (label, benchmark, measure)."""
+    measures = _measures(groups) | {key: (lambda r, k=key: r.get(k)) for key in BEHAVIOUR}
+    records = []
+    for label, runs in groups.items():
+        for benchmark in _benchmarks(groups):
+            for title, read in measures.items():
+                before = _over_seeds(runs, "initial", benchmark, read)
+                after = _over_seeds(runs, "final", benchmark, read)
+                records.append(
+                    {
+                        "algorithm": label,
+                        "benchmark": benchmark,
+                        "measure": title,
+                        "initial": before.mean,
+                        "final": after.mean,
+                        "half_width_95": after.half_width,
+                        "num_seeds": after.num_seeds,
+                    }
+                )
+        records.append(
+            {
+                "algorithm": label,
+                "measure": "training_seconds",
+                "final": over_seeds([run.seconds for run in runs]).mean,
+                "num_seeds": len(runs),
+            }
+        )
+    return records

@@ -1,0 +1,90 @@
+"""What training shows: the plan, one line per step, and on a terminal a bar with the time left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+# Metric, head, width, format: 80 columns in all.
+COLUMNS = (
+    ("step", "step", 5, "d"),
+    ("reward", "reward", 7, ".3f"),
+    ("accuracy", "acc", 6, ".3f"),
+    ("length", "length", 7, ".1f"),
+    ("truncated", "cut", 6, ".3f"),
+    ("entropy", "entropy", 8, ".3f"),
+    ("kl_k3_sequence", "KL/seq", 7, ".3f"),
+    ("gradient_norm", "|grad|", 7, ".3f"),
+    ("tokens_per_second", "tok/s", 7, ".0f"),
+    ("step_seconds", "sec", 6, ".2f"),
+)
+ETA_WIDTH = 8
+AVERAGED_STEPS = 10  # Step times behind the time left.
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class TrainView:
+    """Writes to `console`; `step` is called once per step."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._seconds: list[float] = []
+        self._bar: Progress | None = None
+
+    def plan(self, rows: Sequence[tuple[str, str]]) -> None:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(style="bold")
+        table.add_column()
+        for title, text in rows:
+            table.add_row(title, escape(text))
+        self.console.print(table)
+        self.console.print()
+
+    @contextmanager
+    def steps(self, done: int, total: int) -> Iterator[None]:
+        """Around the loop: the head of the table, and the bar."""
+        self.total = total
+        head = "".join(f"{head:>{width}}" for _, head, width, _ in COLUMNS)
+        self.console.print(f"[bold]{escape(head)}{'left':>{ETA_WIDTH}}[/]", soft_wrap=True)
+        if not self.console.is_terminal:
+            yield
+            return
+        with Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(),
+            TextColumn("{task.fields[phase]}"),
+            console=self.console,
+            transient=True,
+        ) as self._bar:
+            self._task = self._bar.add_task("", total=total, completed=done, phase="")
+            yield
+
+    def rollout(self, finished: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, phase=f"rollout {finished}/{total}")
+
+    def updating(self) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, phase="update")
+
+    def step(self, record: dict[str, Any]) -> None:
+        self._seconds = [*self._seconds, record["step_seconds"]][-AVERAGED_STEPS:]
+        left = sum(self._seconds) / len(self._seconds) * (self.total - record["step"])
+        cells = [
+            f"{'-':>{width}}" if record.get(key) is None else f"{record[key]:>{width}{form}}"
+            for key, _, width, form in COLUMNS
+        ]
+        self.console.print(escape("".join(cells)) + f"{clock(left):>{ETA_WIDTH}}", soft_wrap=True)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=record["step"], phase="")

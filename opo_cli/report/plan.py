@@ -1,0 +1,45 @@
+"""The plan that stands before step 0: every derived number, and the objective in one line."""
+
+from __future__ import annotations
+
+from opo_cli.config import Config, objective_line
+
+
+def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tuple[str, str]]:
+    """(title, text) rows; `device` and `engine` come with their reasons."""
+    rollout, algorithm = config.rollout, config.algorithm
+    rows_per_update = config.num_rows // algorithm.minibatches_per_step
+    updates = f"{algorithm.minibatches_per_step} of {rows_per_update} responses"
+    if config.is_on_policy:
+        updates += " (exact on-policy: ratio 1, clipping inactive, the surrogate loss says nothing)"
+    else:
+        updates += " (off-policy after the first)"
+    threads = (
+        f"{config.runtime.num_threads} thread(s)" if config.runtime.num_threads else "all threads"
+    )
+    return [
+        ("run", f"{out}, preset {config.preset}, seed {config.seed}"),
+        ("model", config.model.path or "embedded tiny Qwen2"),
+        ("algorithm", algorithm.name),
+        ("objective", objective_line(config)),
+        (
+            "batch",
+            f"{rollout.prompts_per_step} prompts x group of {rollout.group_size} = "
+            f"{config.num_rows} responses of at most {rollout.max_new_tokens} tokens",
+        ),
+        ("updates", f"per batch {updates}"),
+        (
+            "optimizer",
+            f"AdamW, learning rate {config.optim.learning_rate:g}, "
+            f"gradient norm at most {config.optim.max_gradient_norm:g}, fp32 weights",
+        ),
+        ("steps", f"{config.train.steps}, checkpoint every {config.checkpoint.every}"),
+        ("device", f"{device}, {threads}"),
+        ("engine", engine),
+        (
+            "evaluation",
+            f"{', '.join(config.eval.benchmarks)}; {config.eval.samples} samples per problem"
+            if config.eval.benchmarks
+            else "none",
+        ),
+    ]

@@ -1,0 +1,69 @@
+"""What a rollout engine does, and the table of engines. An engine is a file and a row here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from opo_cli.types import Group, Prompt, Sampling
+
+Progress = Callable[[int, int], None]
+"""Called with (rows finished, rows in all) now and then; may raise to abandon the batch."""
+
+
+class Engine(Protocol):
+    """Responses from the current weights."""
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        *,
+        stream: Sequence[int],
+        first_row: int = 0,
+        progress: Progress | None = None,
+    ) -> list[Group]:
+        """One group per prompt, in order.
+
+        Row r of prompt p draws from a random stream keyed by (*stream, first_row + p * N + r), so
+        a response does not depend on which rows share its batch.
+
+        Args:
+            stream: non-negative integers, such as (seed, step).
+            first_row: index of the first response within the whole step.
+        """
+        ...
+
+    def load_weights(self, model, version: int) -> None:
+        """Takes the policy's weights; `version` counts the updates behind them."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRow:
+    module: str
+    """Imported when chosen; it has `create(model, tokenizer, *, max_rows) -> Engine`."""
+    description: str
+
+
+ENGINES: dict[str, EngineRow] = {
+    "transformers": EngineRow(
+        module="opo_cli.rollout.transformers_engine",
+        description="our sampling loop over any Hugging Face causal LM; CPU or GPU",
+    ),
+}
+
+
+def choose_engine(asked: str) -> tuple[str, str]:
+    """(engine, why it): `auto` takes the best one that this machine has."""
+    if asked != "auto":
+        return asked, "asked for"
+    return "transformers", "auto; the one engine of this version"
+
+
+def create_engine(name: str, model, tokenizer, *, max_rows: int) -> Engine:
+    return importlib.import_module(ENGINES[name].module).create(model, tokenizer, max_rows=max_rows)

@@ -1,0 +1,1 @@
+"""Warm start, the training step, the loop around it, the matrix of runs."""

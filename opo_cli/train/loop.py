@@ -1,0 +1,216 @@
+"""A whole run: base, evaluation of the initial policy, the steps, evaluation, the saved model."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opo_cli.config import Config, digest
+from opo_cli.console import progress, warn
+from opo_cli.data.prompts import make_prompts
+from opo_cli.data.sources import load_problems, step_problems
+from opo_cli.errors import OpoError
+from opo_cli.evaluate.run import evaluate
+from opo_cli.grading.pool import Grader
+from opo_cli.model.policy import choose_device, load_policy
+from opo_cli.records import RunFolder, cache_folder, read_json, source_digest, write_json
+from opo_cli.report.live import TrainView
+from opo_cli.report.plan import plan_rows
+from opo_cli.rollout.engine import Engine, choose_engine, create_engine
+from opo_cli.train.checkpoint import (
+    checkpoint_path,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+)
+from opo_cli.train.interrupt import Interrupted, Interrupts
+from opo_cli.train.step import Learner, new_learner, training_step
+from opo_cli.train.warmstart import base_folder, ensure_base
+from opo_cli.types import GRADER_FAILURES, Prompt
+
+EVALUATION_SOURCES = ("evaluate", "grading", "rollout", "data", "model")
+
+
+def plan(config: Config, folder: RunFolder) -> list[tuple[str, str]]:
+    """The plan before step 0.
+
+    Raises:
+        OpoError: a device that is not there.
+    """
+    device, why_device = choose_device(config.runtime.device)
+    engine, why_engine = choose_engine(config.runtime.engine)
+    return plan_rows(
+        config,
+        device=f"{device} ({why_device})",
+        engine=f"{engine} ({why_engine})",
+        out=str(folder.path),
+    )
+
+
+class Trainer:
+    """One run in one folder."""
+
+    def __init__(self, config: Config, folder: RunFolder, view: TrainView):
+        self.config, self.folder, self.view = config, folder, view
+        base = ensure_base(config)
+        self.model_path = config.model.path or str(base / "model")
+        self.device, _ = choose_device(config.runtime.device)
+        policy, self.tokenizer = load_policy(self.model_path, self.device)
+        self.problems = load_problems(base / "train.jsonl")
+        self._check_context(policy)
+        folder.add_environment(device=str(self.device), initial_policy=self.model_path)
+        reference = copy.deepcopy(policy).requires_grad_(False)
+        self.learner: Learner = new_learner(policy, reference, config)
+        engine, _ = choose_engine(config.runtime.engine)
+        self.engine: Engine = create_engine(
+            engine, policy, self.tokenizer, max_rows=config.rollout.max_rows
+        )
+
+    def run(self) -> None:
+        """Trains to the last step.
+
+        Raises:
+            Interrupted: a signal came; the folder holds a checkpoint of the last whole step.
+        """
+        with Interrupts().installed() as interrupts, Grader(self.config.grading) as grader:
+            initial = self._initial_evals(grader)
+            done = load_checkpoint(self.folder.checkpoints, self.learner)
+            self.folder.keep_steps(done)
+            self.engine.load_weights(self.learner.policy, done)
+            self._train(done, grader, interrupts)
+            final = self._evaluate("final policy", grader) if self.config.eval.benchmarks else []
+            self.folder.write_evals(
+                [{"policy": "initial", "step": 0, **record} for record in initial]
+                + [
+                    {"policy": "final", "step": self.config.train.steps, **record}
+                    for record in final
+                ]
+            )
+            self._save_model()
+        self.engine.close()
+
+    def _train(self, done: int, grader: Grader, interrupts: Interrupts) -> None:
+        total, every = self.config.train.steps, self.config.checkpoint.every
+        failures = 0.0
+
+        def before_update() -> None:
+            interrupts.hold()
+            self.view.updating()
+
+        try:
+            with self.view.steps(done, total):
+                for step in range(done, total):
+                    with interrupts.step():
+                        record = training_step(
+                            step,
+                            self._prompts(step),
+                            self.config,
+                            self.learner,
+                            self.engine,
+                            grader,
+                            progress=self.view.rollout,
+                            before_update=before_update,
+                        )
+                        self.folder.add_step(record)
+                        done = step + 1
+                        self.view.step(record)
+                        if done % every == 0 or done == total:
+                            self._checkpoint(done)
+                    failures += sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
+        except Interrupted:
+            if done and not checkpoint_path(self.folder.checkpoints, done).exists():
+                self._checkpoint(done)
+            raise
+        if failures:
+            warn(
+                f"the grader failed on {failures * self.config.num_rows:.0f} responses; they earned "
+                "no reward (grader_timeout and grader_error in steps.jsonl)"
+            )
+
+    def _prompts(self, step: int) -> list[Prompt]:
+        problems = step_problems(
+            self.problems, self.config.seed, step, self.config.rollout.prompts_per_step
+        )
+        return make_prompts(problems, self.config.data.template, self.tokenizer)
+
+    def _checkpoint(self, step: int) -> None:
+        save_checkpoint(self.folder.checkpoints, self.learner, step, self.config.checkpoint.keep)
+
+    def _check_context(self, policy) -> None:
+        longest = getattr(policy.config, "max_position_embeddings", None)
+        prompts = make_prompts(self.problems, self.config.data.template, self.tokenizer)
+        needed = (
+            max(len(prompt.token_ids) for prompt in prompts) + self.config.rollout.max_new_tokens
+        )
+        if longest is not None and needed > longest:
+            raise OpoError(
+                f"rollout.max_new_tokens = {self.config.rollout.max_new_tokens}: with the longest "
+                f"prompt that makes {needed} tokens, the model takes {longest}",
+                f"--set rollout.max_new_tokens={longest - needed + self.config.rollout.max_new_tokens}",
+            )
+
+    def _initial_evals(self, grader: Grader) -> list[dict[str, Any]]:
+        """The initial policy's records; runs of one base share them through the cache."""
+        if not self.config.eval.benchmarks:
+            return []
+        key = digest(
+            base_folder(self.config).name
+            if not self.config.model.path
+            else _identity(self.model_path),
+            self.config.eval.model_dump(mode="json"),
+            self.config.data.template,
+            self.config.grading.model_dump(),
+            self.device.type,
+            source_digest(*EVALUATION_SOURCES),
+        )
+        path = cache_folder() / "evals" / f"{key}.json"
+        if not path.is_file():
+            write_json(path, self._evaluate("initial policy", grader))
+        return read_json(path)
+
+    def _evaluate(self, which: str, grader: Grader) -> list[dict[str, Any]]:
+        names = self.config.eval.benchmarks
+        with progress(f"evaluate {which}", len(names)) as update:
+
+            def report(benchmark: str, done: int, total: int) -> None:
+                update(names.index(benchmark) + done / total, benchmark)
+
+            return evaluate(
+                self.engine,
+                grader,
+                self.config.eval,
+                self.config.data.template,
+                tokenizer=self.tokenizer,
+                policy=self.learner.policy,
+                initial=self.learner.reference,
+                report=report,
+                token_budget=self.config.train.microbatch_tokens,
+            )
+
+    def _save_model(self) -> None:
+        """Into a temporary folder, then renamed: `model/` marks the run as finished."""
+        with tempfile.TemporaryDirectory(dir=self.folder.path, prefix=".writing-") as scratch:
+            written = Path(scratch) / "model"
+            self.learner.policy.save_pretrained(written)
+            self.tokenizer.save_pretrained(written)
+            written.rename(self.folder.model)
+        remove_checkpoints(self.folder.checkpoints)
+
+
+def _identity(model_path: str) -> list[tuple[str, int, int]]:
+    """What tells one version of a model folder from another, without reading gigabytes."""
+    folder = Path(model_path).expanduser()
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    stats = [(str(path.resolve()), path.stat()) for path in files]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats] or [(model_path, 0, 0)]
+
+
+def train(config: Config, folder: RunFolder, view: TrainView) -> None:
+    """See `Trainer.run`. Sets torch's threads first."""
+    if config.runtime.num_threads:
+        torch.set_num_threads(config.runtime.num_threads)
+    Trainer(config, folder, view).run()

@@ -1,0 +1,75 @@
+"""Which folder a run goes to, and whether it may: nothing is ever overwritten. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from opo_cli.config import Config, digest, resolve, validated
+from opo_cli.errors import OpoError
+from opo_cli.records import RUNS, RunFolder, environment, write_json
+
+
+def default_name(config: Config) -> str:
+    """`preset-algorithm-seedN`, and a hash where settings differ from the preset's own."""
+    plain = resolve(config.preset, algorithm=config.algorithm.name, named={"seed": config.seed})
+    name = f"{config.preset}-{config.algorithm.name}-seed{config.seed}"
+    return name if plain == config else f"{name}-{digest(config.model_dump())[:6]}"
+
+
+def default_folder(config: Config, root: Path = RUNS) -> RunFolder:
+    return RunFolder(root / default_name(config))
+
+
+def stored_config(folder: RunFolder) -> Config:
+    """The config that a run was started with.
+
+    Raises:
+        OpoError: it was written by a version with other keys, or edited.
+    """
+    return validated(folder.config())
+
+
+def open_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
+    """Checks that `folder` may take this run, and starts it on disk if it is new.
+
+    Raises:
+        OpoError: the folder holds something else, a finished run, or one that was not asked to go on.
+    """
+    if not folder.exists:
+        if resume:
+            raise OpoError(f"there is no run to resume at '{folder.path}'", "leave --resume out")
+        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            raise OpoError(
+                f"'{folder.path}' exists and is no run folder", "choose another with --out"
+            )
+        write_json(folder.path / "environment.json", environment(seed=config.seed))
+        write_json(folder.path / "config.json", config.model_dump(mode="json"))
+        return
+    difference = first_difference(folder.config(), config.model_dump(mode="json"))
+    if difference:
+        raise OpoError(
+            f"'{folder.path}' holds another configuration's run: {difference}",
+            "choose another folder with --out",
+        )
+    if folder.is_finished:
+        raise OpoError(
+            f"'{folder.path}' holds this very run, finished",
+            f"opo eval --run {folder.path} BENCHMARK, or run it anew with --out",
+        )
+    if not resume:
+        raise OpoError(
+            f"'{folder.path}' holds this run, stopped after step {len(folder.steps())}",
+            "--resume goes on; --out starts another",
+        )
+
+
+def first_difference(there: Any, here: Any, key: str = "") -> str:
+    """The first setting in which two configs differ, in words; empty where none does."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in dict.fromkeys([*here, *there]):
+            found = first_difference(there.get(name), here.get(name), f"{key}.{name}".lstrip("."))
+            if found:
+                return found
+        return ""
+    return "" if there == here else f"{key} is {there!r} there, {here!r} here"

@@ -1,0 +1,168 @@
+"""Supervised warm start of the embedded model, and the cached folder that it ends in.
+
+The folder `base-<key>` holds `model/` (an ordinary Hugging Face folder) and `train.jsonl`. Its key
+is a hash of everything that shapes it, the source code that makes it included, so that a cached
+base is never a stale one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import opo_cli.data.tiny as task
+from opo_cli.config import Config, Stage, Warmstart, digest
+from opo_cli.console import progress
+from opo_cli.data.prompts import render
+from opo_cli.data.sources import save_problems
+from opo_cli.records import cache_folder, source_digest, write_json
+
+SOURCES = (
+    "data/tiny.py",
+    "data/prompts.py",
+    "model/tiny.py",
+    "model/policy.py",
+    "train/warmstart.py",
+)
+
+Report = Callable[[int, float], None]
+"""Called with (tokens seen over all stages, loss of the last optimizer step)."""
+
+
+def base_folder(config: Config) -> Path:
+    """Where this config's base is, or will be."""
+    key = digest(
+        config.data.model_dump(),
+        config.model.embedded.model_dump(),
+        config.warmstart.model_dump(),
+        config.rollout.max_new_tokens,
+        config.train.microbatch_tokens,
+        source_digest(*SOURCES),
+        [importlib.metadata.version(name) for name in ("torch", "transformers")],
+    )
+    return cache_folder() / f"base-{key}"
+
+
+def is_prepared(config: Config) -> bool:
+    return (base_folder(config) / "manifest.json").is_file()
+
+
+def num_warmstart_tokens(config: Config) -> int:
+    return sum(stage.num_tokens for stage in config.warmstart.stages)
+
+
+def ensure_base(config: Config) -> Path:
+    """The base folder, prepared with a progress bar if it is not there yet."""
+    if not is_prepared(config):
+        with progress("prepare data and base model", num_warmstart_tokens(config)) as update:
+            prepare(config, lambda tokens, loss: update(tokens, f"loss {loss:.3f}"))
+    return base_folder(config)
+
+
+def prepare(config: Config, report: Report) -> Path:
+    """Makes the base in a temporary folder and renames it, so that it is whole or not there.
+
+    Raises:
+        OpoError: the task has too few distinct problems.
+        OSError: the cache cannot be written.
+    """
+    target = base_folder(config)
+    problems = task.training_problems(config.data)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".preparing-"))
+    try:
+        save_problems(problems, scratch / "train.jsonl")
+        model, tokenizer = warm_start(config, report)
+        model.save_pretrained(scratch / "model")
+        tokenizer.save_pretrained(scratch / "model")
+        shaped_by = config.model_dump(include={"preset", "data", "model", "warmstart"})
+        write_json(scratch / "manifest.json", shaped_by)
+        scratch.chmod(0o755)
+        try:
+            os.rename(scratch, target)
+        except OSError:
+            if not is_prepared(config):  # Otherwise another process was first, with the same bytes.
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def warm_start(config: Config, report: Report):
+    """(model, tokenizer) after all stages."""
+    from opo_cli.model.tiny import build_model, build_tokenizer
+
+    tokenizer = build_tokenizer()
+    model = build_model(config.model.embedded, tokenizer, config.warmstart.seed)
+    seen = 0
+    for number, stage in enumerate(config.warmstart.stages):
+        rng = random.Random(f"warm start/{config.warmstart.seed}/{number}")
+        seen = _run_stage(model, tokenizer, config, stage, rng, seen, report)
+    return model.eval(), tokenizer
+
+
+def _run_stage(model, tokenizer, config: Config, stage: Stage, rng, seen: int, report) -> int:
+    """Trains on `stage.num_tokens` tokens; returns the tokens seen over all stages."""
+    import torch
+
+    from opo_cli.model.policy import token_scores
+
+    settings = config.warmstart
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=stage.learning_rate,
+        betas=(0.9, settings.beta2),
+        weight_decay=settings.weight_decay,
+    )
+    start, step, num_steps = seen, 0, None
+    chains = task.draw_chains(rng, (config.data.min_terms, config.data.max_terms), heldout=False)
+    while seen - start < stage.num_tokens:
+        sequences = _examples(chains, tokenizer, config, stage, rng)
+        batch_tokens = int((sequences.prompt_lengths + sequences.lengths).sum())
+        num_steps = num_steps or math.ceil(stage.num_tokens / batch_tokens)
+        for group in optimizer.param_groups:
+            group["lr"] = stage.learning_rate * schedule(step, num_steps, settings)
+        num_targets, total = int(sequences.lengths.sum()), 0.0
+        for rows in sequences.microbatches(config.train.microbatch_tokens):
+            part = sequences.select(rows)
+            loss = -token_scores(model, part).logprobs.sum() / num_targets
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seen, step = seen + batch_tokens, step + 1
+        report(min(seen, start + stage.num_tokens), total)
+    return start + stage.num_tokens
+
+
+def schedule(step: int, num_steps: int, settings: Warmstart) -> float:
+    """Share of the peak learning rate: linear warm-up, then cosine to the final fraction."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    done = min(1.0, (step - settings.warmup_steps) / max(1, num_steps - settings.warmup_steps))
+    final = settings.final_learning_rate_fraction
+    return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _examples(chains, tokenizer, config: Config, stage: Stage, rng: random.Random):
+    """One batch of prompts with solutions, each cut at the longest response of the rollouts."""
+    import torch
+
+    from opo_cli.model.sequences import Sequences
+
+    prompts, responses = [], []
+    for _ in range(config.warmstart.batch_size):
+        chain = next(chains)
+        prompt = render(task.text_of(chain), config.data.template)
+        solution = task.draw_solution(rng, chain, stage.styles)
+        prompts.append(tokenizer.encode(prompt, add_special_tokens=True))
+        tokens = [*tokenizer.encode(solution, add_special_tokens=False), tokenizer.eos_token_id]
+        responses.append(tokens[: config.rollout.max_new_tokens])
+    return Sequences.pack(prompts, responses, torch.device("cpu"))
