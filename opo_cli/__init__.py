@@ -1,3 +1,3 @@
-"""opo: which policy-gradient estimator is better on my model and my problems, by how much, and why."""
+"""opo: which policy-gradient estimator is better on my model and my problems, and by how much."""
 
 __version__ = "0.1.0"

@@ -24,7 +24,7 @@ ALGORITHMS: dict[str, AlgorithmRow] = {
         },
     ),
     "grpo": AlgorithmRow(
-        description="std-normalised group advantage, clipped ratio, KL to the reference in the loss",
+        description="std-normalised group advantage, clipped ratio, KL in the loss",
         source="arXiv 2402.03300; KL coefficient and clip range as verl",
         settings={
             "advantage": "grpo",
@@ -39,7 +39,7 @@ ALGORITHMS: dict[str, AlgorithmRow] = {
         },
     ),
     "ppo": AlgorithmRow(
-        description="critic with GAE, clipped ratio and value, KL to the reference in the reward",
+        description="critic with GAE, clipped ratio and value, KL in the reward",
         source="arXiv 1707.06347; whitening and KL in the reward as verl",
         settings={
             "advantage": "gae",

@@ -473,8 +473,9 @@ def check(config: Config) -> None:
         and not algorithm.allow_mismatched_reduction
     ):
         raise OpoError(
-            f"algorithm.reduction = '{algorithm.reduction}' does not fit the '{algorithm.advantage}' "
-            "baseline: a mean over each response's tokens turns its length weights round",
+            f"algorithm.reduction = '{algorithm.reduction}' does not fit the "
+            f"'{algorithm.advantage}' baseline: a mean over each response's tokens turns its "
+            "length weights round",
             f"--set algorithm.reduction={advantage.reductions[0]}, or "
             "--set algorithm.allow_mismatched_reduction=true to measure just that",
         )

@@ -37,7 +37,7 @@ def command(
     ] = None,
     curves: Annotated[
         str, typer.Option(help="Metrics drawn over steps; see: opo list metrics.")
-    ] = "reward,entropy,kl_k3_sequence",
+    ] = "reward,entropy,kl_k1_sequence",
     overrides: SetOption = None,
     format: FormatOption = Format.rich,
 ) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from opo_cli.cli.options import Format, FormatOption
 from opo_cli.choose import choose
+from opo_cli.cli.options import Format, FormatOption
 
 NAME = "list"
 

@@ -21,9 +21,10 @@ def command(preset: PresetOption = DEFAULT_PRESET, overrides: SetOption = None) 
     config = resolve(preset, overrides=overrides or ())
     prepare_process()
     set_threads(config)
-    from opo_cli.train.warmstart import base_folder, ensure_base, is_prepared
+    from opo_cli.train.warmstart import is_prepared
+    from opo_cli.train.warmstart import prepare as make
 
     if is_prepared(config):
         note("already prepared")
-    ensure_base(config)
-    out.print(str(base_folder(config)), soft_wrap=True, markup=False)
+    for path in make(config):
+        out.print(str(path), soft_wrap=True, markup=False)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,9 +35,12 @@ def load_problems(path: Path) -> list[Problem]:
     return problems
 
 
-def step_problems(problems: Sequence[Problem], seed: int, step: int, count: int) -> list[Problem]:
-    """The problems of a step: a function of (seed, step) alone, so that resuming needs no state and
-    all algorithms see the same ones. Each epoch is its own permutation.
+Item = TypeVar("Item")
+
+
+def items_of_step(items: Sequence[Item], seed: int, step: int, count: int) -> list[Item]:
+    """The problems (or prompts) of a step: a function of (seed, step) alone, so that resuming needs
+    no state and all algorithms see the same ones. Each epoch is its own permutation.
 
     Args:
         step: from 0.
@@ -44,8 +48,8 @@ def step_problems(problems: Sequence[Problem], seed: int, step: int, count: int)
     """
     chosen = []
     for position in range(step * count, (step + 1) * count):
-        epoch, place = divmod(position, len(problems))
+        epoch, place = divmod(position, len(items))
         if place == 0 or not chosen:
-            order = np.random.default_rng([seed, epoch]).permutation(len(problems))
-        chosen.append(problems[order[place]])
+            order = np.random.default_rng([seed, epoch]).permutation(len(items))
+        chosen.append(items[order[place]])
     return chosen

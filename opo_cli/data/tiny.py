@@ -105,7 +105,7 @@ def tier_problems(tier: str) -> list[Problem]:
 
 def num_chains(num_terms: int) -> int:
     """How many distinct chains have `num_terms` terms, on both sides of the split."""
-    ways = {total: 1 for total in range(1, 10)}
+    ways = dict.fromkeys(range(1, 10), 1)
     for _ in range(num_terms - 1):
         longer: dict[int, int] = {}
         for total, count in ways.items():

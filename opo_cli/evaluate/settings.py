@@ -47,9 +47,10 @@ def eval_config(
 
 
 def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, Any]]:
-    """Evaluates `folder`'s trained model, or `config.model`; a run's records join its `evals.jsonl`.
+    """Evaluates `folder`'s trained model, or `config.model`.
 
-    KL to the initial policy is measured where a run says what that was.
+    A run's records join its `evals.jsonl`. KL to the initial policy is measured where a run says
+    what that was.
 
     Raises:
         OpoError: the model does not load, or the run is not finished.

@@ -72,7 +72,7 @@ class Grader:
         ]
 
     def grade_responses(self, pairs: Sequence[tuple[Rollout, str]]) -> list[Grade]:
-        """(rollout, reference answer) pairs -> grades. Only what needs mathematics goes to a worker."""
+        """(rollout, reference answer) pairs -> grades; only mathematics goes to a worker."""
         boxes = [last_box(rollout.text) for rollout, _ in pairs]
         verdicts: list[bool | GradeReason | None] = []
         for (rollout, answer), box in zip(pairs, boxes, strict=True):
@@ -113,7 +113,7 @@ class Grader:
                 max_tasks=TASKS_PER_WORKER,
                 initializer=_start_worker,
                 initargs=(os.getpid(),),
-                # Not fork, the parent has torch's threads; not a fork server, it outlives the parent.
+                # Not fork: the parent has torch's threads. Not a fork server: it would outlive us.
                 context=multiprocessing.get_context("spawn"),
             )
         return self._pool

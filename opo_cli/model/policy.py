@@ -156,7 +156,7 @@ def token_scores(model, sequences: Sequences, *, entropy_gradient: bool = False)
 def by_microbatch(
     compute: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, token_budget: int
 ) -> tuple[Tensor, ...]:
-    """Runs `compute` (Sequences -> tensors (b, t)) over microbatches and puts the rows back in order.
+    """Runs `compute` (Sequences -> tensors (b, t)) over microbatches, rows back in order.
 
     Returns:
         (B, T) tensors, zero where masked.

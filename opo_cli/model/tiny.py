@@ -40,7 +40,7 @@ def build_tokenizer():
 
 
 def build_model(shape: Embedded, tokenizer, seed: int):
-    """A Qwen2 with random weights, a function of the seed alone (about 163k parameters by default)."""
+    """A Qwen2 with random weights, a function of the seed; 162k parameters by default."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(

@@ -17,7 +17,7 @@ from opo_cli.report.tables import Report, Table, number, plus_minus
 CURVE_WIDTH = 40
 BEHAVIOUR = {
     "entropy": ("entropy", 3),
-    "kl_k3_sequence": ("KL/seq", 2),
+    "kl_k1_sequence": ("KL/seq", 2),
     "length": ("length", 1),
     "truncated": ("cut", 3),
 }
@@ -138,8 +138,8 @@ def _behaviour_table(groups: dict[str, list[Run]]) -> Table:
         rows.append([label, *cells, steps, number(seconds, 0), str(len(runs))])
     head = ["policy", *(head for head, _ in BEHAVIOUR.values()), "steps", "seconds", "seeds"]
     note = (
-        "means over the benchmarks' samples; entropy exact, nats per token; KL(policy||initial), k3, "
-        "nats per response; cut: share truncated; seconds: training alone"
+        "means over the benchmarks' samples; entropy exact, nats per token; KL(policy||initial), "
+        "k1, nats per response; cut: share truncated; seconds: training alone"
     )
     return Table("behaviour of the policies", head, rows, note)
 
@@ -179,8 +179,8 @@ def _honesty(groups: dict[str, list[Run]]) -> list[str]:
         )
     if single:
         lines.append(
-            f"one seed of {', '.join(single)}: no between-seed estimate exists; a difference may be "
-            "the seed's"
+            f"one seed of {', '.join(single)}: no between-seed estimate exists; a difference may "
+            "be the seed's"
         )
     return lines
 

@@ -112,7 +112,7 @@ def evals_report(records: Sequence[dict[str, Any]]) -> Report:
     """One row per benchmark of `evaluate`'s records."""
     ks = [k for k in records[0]["pass_at_k"] if k != "1"]
     samples = records[0]["num_samples"]
-    has_kl = all("kl_k3_sequence" in record for record in records)
+    has_kl = all("kl_k1_sequence" in record for record in records)
     head = ["benchmark", "problems", f"avg@{samples}", *(f"pass@{k}" for k in ks)]
     head += ["length", "cut", "entropy", *(["KL/seq"] if has_kl else [])]
     rows, tidy = [], []
@@ -126,7 +126,7 @@ def evals_report(records: Sequence[dict[str, Any]]) -> Report:
             number(record["truncated"]),
             number(record["entropy"]),
         ]
-        cells += [number(record["kl_k3_sequence"])] if has_kl else []
+        cells += [number(record["kl_k1_sequence"])] if has_kl else []
         rows.append(cells)
         flat = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
         flat |= {f"pass@{k}": value for k, value in record["pass_at_k"].items()}
@@ -163,5 +163,5 @@ def print_run(console: Console, folder: RunFolder) -> None:
         pairs += [(before[name]["pass_at_k"][k], record["pass_at_k"][k]) for k in ks]
         pairs += [(before[name]["entropy"], record["entropy"])]
         cells = [f"{number(old)} → {number(new)}" for old, new in pairs]
-        rows.append([name, *cells, number(record.get("kl_k3_sequence"))])
+        rows.append([name, *cells, number(record.get("kl_k1_sequence"))])
     print_tables(console, [Table("initial → final policy", head, rows)], "rich")

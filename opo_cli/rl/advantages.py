@@ -139,7 +139,7 @@ class Signals:
     mask: Tensor
     """(B, T) bool, response tokens."""
     token_rewards: Tensor
-    """(B, T) the sequence reward on the last token, less a KL penalty where one is in the reward."""
+    """(B, T) the reward on the last token, less a KL penalty where one is in the reward."""
     values: Tensor | None
     """(B, T) the critic's, where there is one."""
     gamma: float

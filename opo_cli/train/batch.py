@@ -64,7 +64,7 @@ class Batch:
 
 
 def collate(graded: Sequence[GradedGroup], device: torch.device) -> Batch:
-    """Graded groups -> tensors. Groups are told apart by their place, not by their prompt's text."""
+    """Graded groups -> tensors. Groups are told apart by place, not by their prompt's text."""
     rows = [
         (index, group.group.prompt, rollout, grade)
         for index, group in enumerate(graded)

@@ -12,7 +12,7 @@ import torch
 from opo_cli.config import Config, digest
 from opo_cli.console import progress, warn
 from opo_cli.data.prompts import make_prompts
-from opo_cli.data.sources import load_problems, step_problems
+from opo_cli.data.sources import items_of_step, load_problems
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.run import evaluate
 from opo_cli.grading.pool import Grader
@@ -29,8 +29,8 @@ from opo_cli.train.checkpoint import (
 )
 from opo_cli.train.interrupt import Interrupted, Interrupts
 from opo_cli.train.step import Learner, new_learner, training_step
-from opo_cli.train.warmstart import base_folder, ensure_base
-from opo_cli.types import GRADER_FAILURES, Prompt
+from opo_cli.train.warmstart import prepare
+from opo_cli.types import GRADER_FAILURES
 
 EVALUATION_SOURCES = ("evaluate", "grading", "rollout", "data", "model")
 
@@ -56,11 +56,10 @@ class Trainer:
 
     def __init__(self, config: Config, folder: RunFolder, view: TrainView):
         self.config, self.folder, self.view = config, folder, view
-        base = ensure_base(config)
-        self.model_path = config.model.path or str(base / "model")
+        problems, self.model_path = prepare(config)
         self.device, _ = choose_device(config.runtime.device)
         policy, self.tokenizer = load_policy(self.model_path, self.device)
-        self.problems = load_problems(base / "train.jsonl")
+        self.prompts = make_prompts(load_problems(problems), config.data.template, self.tokenizer)
         self._check_context(policy)
         folder.add_environment(device=str(self.device), initial_policy=self.model_path)
         reference = copy.deepcopy(policy).requires_grad_(False)
@@ -95,7 +94,7 @@ class Trainer:
 
     def _train(self, done: int, grader: Grader, interrupts: Interrupts) -> None:
         total, every = self.config.train.steps, self.config.checkpoint.every
-        failures = 0.0
+        prompts_per_step, failures = self.config.rollout.prompts_per_step, 0.0
 
         def before_update() -> None:
             interrupts.hold()
@@ -107,7 +106,7 @@ class Trainer:
                     with interrupts.step():
                         record = training_step(
                             step,
-                            self._prompts(step),
+                            items_of_step(self.prompts, self.config.seed, step, prompts_per_step),
                             self.config,
                             self.learner,
                             self.engine,
@@ -126,31 +125,21 @@ class Trainer:
                 self._checkpoint(done)
             raise
         if failures:
-            warn(
-                f"the grader failed on {failures * self.config.num_rows:.0f} responses; they earned "
-                "no reward (grader_timeout and grader_error in steps.jsonl)"
-            )
-
-    def _prompts(self, step: int) -> list[Prompt]:
-        problems = step_problems(
-            self.problems, self.config.seed, step, self.config.rollout.prompts_per_step
-        )
-        return make_prompts(problems, self.config.data.template, self.tokenizer)
+            count = round(failures * self.config.num_rows)
+            warn(f"the grader failed on {count} responses, which earned no reward: see steps.jsonl")
 
     def _checkpoint(self, step: int) -> None:
         save_checkpoint(self.folder.checkpoints, self.learner, step, self.config.checkpoint.keep)
 
     def _check_context(self, policy) -> None:
-        longest = getattr(policy.config, "max_position_embeddings", None)
-        prompts = make_prompts(self.problems, self.config.data.template, self.tokenizer)
-        needed = (
-            max(len(prompt.token_ids) for prompt in prompts) + self.config.rollout.max_new_tokens
-        )
-        if longest is not None and needed > longest:
+        most = getattr(policy.config, "max_position_embeddings", None)
+        longest = max(len(prompt.token_ids) for prompt in self.prompts)
+        asked = self.config.rollout.max_new_tokens
+        if most is not None and longest + asked > most:
             raise OpoError(
-                f"rollout.max_new_tokens = {self.config.rollout.max_new_tokens}: with the longest "
-                f"prompt that makes {needed} tokens, the model takes {longest}",
-                f"--set rollout.max_new_tokens={longest - needed + self.config.rollout.max_new_tokens}",
+                f"rollout.max_new_tokens = {asked}: with the longest prompt of {longest} tokens "
+                f"that exceeds the {most} tokens that the model takes",
+                f"--set rollout.max_new_tokens={most - longest}",
             )
 
     def _initial_evals(self, grader: Grader) -> list[dict[str, Any]]:
@@ -158,9 +147,7 @@ class Trainer:
         if not self.config.eval.benchmarks:
             return []
         key = digest(
-            base_folder(self.config).name
-            if not self.config.model.path
-            else _identity(self.model_path),
+            _identity(self.model_path),
             self.config.eval.model_dump(mode="json"),
             self.config.data.template,
             self.config.grading.model_dump(),

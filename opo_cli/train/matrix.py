@@ -1,4 +1,4 @@
-"""The matrix of runs behind a comparison: each algorithm x seed in a process of its own. No torch."""
+"""The runs behind a comparison: each algorithm x seed in a process of its own. No torch."""
 
 from __future__ import annotations
 
@@ -86,9 +86,8 @@ def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
         Interrupted: a signal came; every child has saved its state.
     """
     missing = [cell for cell in cells if not cell.folder.is_finished]
-    note(
-        f"{len(cells)} runs: {len(cells) - len(missing)} finished, {len(missing)} to do, {jobs} at once"
-    )
+    num_finished = len(cells) - len(missing)
+    note(f"{len(cells)} runs: {num_finished} finished, {len(missing)} to do, {jobs} at once")
     if not missing:
         return []
     with Interrupts().installed():

@@ -1,4 +1,4 @@
-"""What a step measures, as sums with counts: averages come last, over all microbatches and ranks."""
+"""What a step measures, as sums with counts: averages come last, over microbatches and ranks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Meter:
             self._maxima[name] = max(self._maxima.get(name, value), value)
 
     def values(self) -> dict[str, float | None]:
-        """Every metric over all ranks, in the order of `METRICS`; None where nothing was counted."""
+        """Every metric over all ranks, in `METRICS` order; None where nothing was counted."""
         pairs = [(mean.total, mean.count) for mean in self._means.values()]
         means = all_sum(torch.tensor(pairs, dtype=torch.float64)).tolist()
         sums = all_sum(torch.tensor(list(self._sums.values()), dtype=torch.float64)).tolist()

@@ -34,7 +34,8 @@ def open_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
     """Checks that `folder` may take this run, and starts it on disk if it is new.
 
     Raises:
-        OpoError: the folder holds something else, a finished run, or one that was not asked to go on.
+        OpoError: the folder holds something else, a finished run, or one that `resume` does not
+            allow to go on.
     """
     if not folder.exists:
         if resume:
@@ -57,9 +58,10 @@ def open_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
             f"'{folder.path}' holds this very run, finished",
             f"opo eval --run {folder.path} BENCHMARK, or run it anew with --out",
         )
-    if not resume:
+    done = len(folder.steps())
+    if done and not resume:
         raise OpoError(
-            f"'{folder.path}' holds this run, stopped after step {len(folder.steps())}",
+            f"'{folder.path}' holds this run, stopped after step {done}",
             "--resume goes on; --out starts another",
         )
 

@@ -1,8 +1,7 @@
-"""Supervised warm start of the embedded model, and the cached folder that it ends in.
+"""What a run starts from, made once and cached: training problems, and the embedded base model.
 
-The folder `base-<key>` holds `model/` (an ordinary Hugging Face folder) and `train.jsonl`. Its key
-is a hash of everything that shapes it, the source code that makes it included, so that a cached
-base is never a stale one.
+A cached thing is a folder whose name ends in a hash of all that shapes it, the source code that
+makes it included, so that it is never a stale one. It is made under a temporary name and renamed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ from opo_cli.data.prompts import render
 from opo_cli.data.sources import save_problems
 from opo_cli.records import cache_folder, source_digest, write_json
 
-SOURCES = (
+DATA_SOURCES = ("types.py", "data/tiny.py")
+MODEL_SOURCES = (
     "data/tiny.py",
     "data/prompts.py",
     "model/tiny.py",
@@ -35,63 +35,89 @@ Report = Callable[[int, float], None]
 """Called with (tokens seen over all stages, loss of the last optimizer step)."""
 
 
+def data_folder(config: Config) -> Path:
+    """Where this config's `train.jsonl` is, or will be."""
+    return cache_folder() / f"data-{digest(config.data.model_dump(), source_digest(*DATA_SOURCES))}"
+
+
 def base_folder(config: Config) -> Path:
-    """Where this config's base is, or will be."""
+    """Where this config's base model is, or will be: an ordinary Hugging Face folder."""
     key = digest(
-        config.data.model_dump(),
-        config.model.embedded.model_dump(),
-        config.warmstart.model_dump(),
-        config.rollout.max_new_tokens,
-        config.train.microbatch_tokens,
-        source_digest(*SOURCES),
+        _shape(config),
+        source_digest(*MODEL_SOURCES),
         [importlib.metadata.version(name) for name in ("torch", "transformers")],
     )
     return cache_folder() / f"base-{key}"
 
 
+def _shape(config: Config) -> dict:
+    """The settings that shape the base model."""
+    return {
+        "terms": (config.data.min_terms, config.data.max_terms),
+        "template": config.data.template,
+        "embedded": config.model.embedded.model_dump(),
+        "warmstart": config.warmstart.model_dump(),
+        "max_new_tokens": config.rollout.max_new_tokens,
+        "microbatch_tokens": config.train.microbatch_tokens,
+    }
+
+
 def is_prepared(config: Config) -> bool:
-    return (base_folder(config) / "manifest.json").is_file()
+    return data_folder(config).is_dir() and (
+        bool(config.model.path) or base_folder(config).is_dir()
+    )
 
 
-def num_warmstart_tokens(config: Config) -> int:
-    return sum(stage.num_tokens for stage in config.warmstart.stages)
+def prepare(config: Config) -> tuple[Path, str]:
+    """Makes what is missing, with a progress bar.
 
-
-def ensure_base(config: Config) -> Path:
-    """The base folder, prepared with a progress bar if it is not there yet."""
-    if not is_prepared(config):
-        with progress("prepare data and base model", num_warmstart_tokens(config)) as update:
-            prepare(config, lambda tokens, loss: update(tokens, f"loss {loss:.3f}"))
-    return base_folder(config)
-
-
-def prepare(config: Config, report: Report) -> Path:
-    """Makes the base in a temporary folder and renames it, so that it is whole or not there.
+    Returns:
+        the training problems' file, and the initial policy's folder: `config.model.path`, or the
+        embedded base.
 
     Raises:
         OpoError: the task has too few distinct problems.
         OSError: the cache cannot be written.
     """
-    target = base_folder(config)
-    problems = task.training_problems(config.data)
+    data = data_folder(config)
+    if not data.is_dir():
+        problems = task.training_problems(config.data)
+        _make(data, lambda scratch: save_problems(problems, scratch / "train.jsonl"))
+    if config.model.path:
+        return data / "train.jsonl", config.model.path
+    base = base_folder(config)
+    if not base.is_dir():
+        num_tokens = sum(stage.num_tokens for stage in config.warmstart.stages)
+        with progress("prepare the base model", num_tokens) as update:
+
+            def make(scratch: Path) -> None:
+                save_base(config, scratch, lambda n, loss: update(n, f"loss {loss:.3f}"))
+
+            _make(base, make)
+    return data / "train.jsonl", str(base)
+
+
+def _make(target: Path, fill: Callable[[Path], None]) -> None:
+    """`fill`s a temporary folder and renames it to `target`: whole, or not there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".preparing-"))
     try:
-        save_problems(problems, scratch / "train.jsonl")
-        model, tokenizer = warm_start(config, report)
-        model.save_pretrained(scratch / "model")
-        tokenizer.save_pretrained(scratch / "model")
-        shaped_by = config.model_dump(include={"preset", "data", "model", "warmstart"})
-        write_json(scratch / "manifest.json", shaped_by)
+        fill(scratch)
         scratch.chmod(0o755)
         try:
             os.rename(scratch, target)
         except OSError:
-            if not is_prepared(config):  # Otherwise another process was first, with the same bytes.
+            if not target.is_dir():  # Otherwise another process was first, with the same content.
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return target
+
+
+def save_base(config: Config, folder: Path, report: Report) -> None:
+    model, tokenizer = warm_start(config, report)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / "warmstart.json", _shape(config))
 
 
 def warm_start(config: Config, report: Report):

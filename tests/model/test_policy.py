@@ -1,0 +1,134 @@
+"""Scores against a plain forward pass; loading, right and wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from opo_cli.errors import OpoError
+from opo_cli.model.policy import choose_device, end_token_ids, load_policy, score, token_scores
+from opo_cli.model.sequences import Sequences
+
+CPU = torch.device("cpu")
+PROMPTS = [[10, 11, 12], [10, 11, 12, 13, 14], [20]]
+RESPONSES = [[5, 6, 1], [7], [8, 9, 10, 11, 1]]
+
+
+@pytest.fixture
+def sequences() -> Sequences:
+    return Sequences.pack(PROMPTS, RESPONSES, CPU)
+
+
+def test_scores_equal_a_plain_forward_pass(policy_and_tokenizer, sequences):
+    model, _ = policy_and_tokenizer
+    scores = token_scores(model, sequences)
+    for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+        logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        logprobs = logits.log_softmax(-1)
+        expected = logprobs[torch.arange(len(response)), torch.tensor(response)]
+        entropy = torch.distributions.Categorical(logits=logits).entropy()
+        assert torch.allclose(scores.logprobs[row, : len(response)], expected, atol=1e-5)
+        assert torch.allclose(scores.entropy[row, : len(response)], entropy, atol=1e-5)
+        assert not scores.logprobs[row, len(response) :].any()
+        assert not scores.entropy[row, len(response) :].any()
+
+
+@pytest.mark.parametrize("budget", [1, 7, 100])
+def test_scores_do_not_depend_on_microbatches(policy_and_tokenizer, sequences, budget):
+    model, _ = policy_and_tokenizer
+    whole, parts = score(model, sequences, 10**6), score(model, sequences, budget)
+    assert torch.allclose(whole.logprobs, parts.logprobs, atol=1e-5)
+    assert torch.allclose(whole.entropy, parts.entropy, atol=1e-5)
+
+
+def test_entropy_has_a_gradient_only_when_asked(policy_and_tokenizer, sequences):
+    model, _ = policy_and_tokenizer
+    assert not token_scores(model, sequences).entropy.requires_grad
+    assert token_scores(model, sequences, entropy_gradient=True).entropy.requires_grad
+
+
+def test_microbatches_hold_every_row_once_within_the_budget(sequences):
+    totals = sequences.prompt_lengths + sequences.lengths
+    for budget in (1, 8, 12, 1000):
+        parts = sequences.microbatches(budget)
+        assert sorted(torch.cat(parts).tolist()) == [0, 1, 2]
+        for rows in parts:
+            assert len(rows) == 1 or len(rows) * int(totals[rows].max()) <= budget
+
+
+def test_a_saved_policy_reloads_with_identical_logits(policy_and_tokenizer, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer = policy_and_tokenizer
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    ids = torch.tensor([tokenizer.encode("7-1+9=?\n")])
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(model(ids).logits, again(ids).logits)
+
+
+def test_the_end_token_is_the_tokenizers(policy_and_tokenizer):
+    model, tokenizer = policy_and_tokenizer
+    assert end_token_ids(model, tokenizer) == (tokenizer.eos_token_id,)
+
+
+def test_a_missing_folder_is_told(tmp_path):
+    with pytest.raises(OpoError, match="does not exist"):
+        load_policy(str(tmp_path / "nothing"), CPU)
+    with pytest.raises(OpoError, match=r"has no config\.json"):
+        load_policy(str(tmp_path), CPU)
+
+
+def test_a_broken_folder_is_told(base, tmp_path):
+    for name, spoil in [
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:100])),
+        ("config.json", lambda path: path.write_text("{")),
+        ("tokenizer.json", lambda path: path.write_text("[]")),
+    ]:
+        folder = tmp_path / name.replace(".", "-")
+        shutil.copytree(base, folder)
+        spoil(folder / name)
+        with pytest.raises(OpoError, match="does not load"):
+            load_policy(str(folder), CPU)
+
+
+def test_a_model_that_lacks_weights_is_refused(base, tmp_path):
+    folder = tmp_path / "deeper"
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["num_hidden_layers"] += 1
+    config.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(OpoError, match="lacks weights"):
+        load_policy(str(folder), CPU)
+
+
+def test_a_model_that_caps_its_logits_is_refused(tmp_path, policy_and_tokenizer):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    _, tokenizer = policy_and_tokenizer
+    tokenizer.save_pretrained(tmp_path)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        final_logit_softcapping=0.01,
+    )
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(OpoError, match="caps its logits"):
+        load_policy(str(tmp_path), CPU)
+
+
+def test_a_gpu_that_is_not_there_is_told():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(OpoError, match="no GPU"):
+        choose_device("cuda")
+    assert choose_device("auto")[0] == CPU

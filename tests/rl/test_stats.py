@@ -1,0 +1,89 @@
+"""Group sums and whitening. Shape legend: B rows, T tokens."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opo_cli.rl.stats import group_is_constant, group_sum, whiten
+
+quick = settings(deadline=None, derandomize=True)
+numbers = st.floats(-100, 100, width=32)
+rows = st.lists(st.tuples(numbers, st.integers(0, 4)), min_size=1, max_size=12)
+
+
+def unpacked(pairs) -> tuple[torch.Tensor, torch.Tensor]:
+    values, groups = zip(*pairs, strict=True)
+    return torch.tensor(values, dtype=torch.float64), torch.tensor(groups)
+
+
+@quick
+@given(rows)
+def test_group_sum_is_the_sum_over_rows_of_one_group(pairs):
+    expected = [sum(x for x, g in pairs if g == own) for _, own in pairs]
+    assert group_sum(*unpacked(pairs)).tolist() == pytest.approx(expected, abs=1e-9)
+
+
+@quick
+@given(rows)
+def test_group_is_constant_compares_with_the_whole_group(pairs):
+    expected = [len({x for x, g in pairs if g == own}) == 1 for _, own in pairs]
+    assert group_is_constant(*unpacked(pairs)).tolist() == expected
+
+
+@pytest.mark.parametrize("function", [group_sum, group_is_constant])
+def test_no_rows(function):
+    assert function(torch.zeros(0), torch.zeros(0, dtype=torch.int64)).shape == (0,)
+
+
+tokens = st.lists(st.tuples(numbers, st.booleans()), min_size=2, max_size=20).filter(
+    lambda pairs: sum(kept for _, kept in pairs) > 1
+)
+
+
+@quick
+@given(tokens)
+def test_whiten_against_statistics(pairs):
+    x, mask = (torch.tensor([part]) for part in zip(*pairs, strict=True))
+    kept = [value for value, is_kept in pairs if is_kept]
+    centre, scale = statistics.fmean(kept), (statistics.variance(kept) + 1e-8) ** -0.5
+    expected = [(value - centre) * scale if is_kept else 0.0 for value, is_kept in pairs]
+    assert whiten(x.double(), mask)[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_whitening_rewards_over_tokens():
+    """REINFORCE++ of theory: tokens of six responses, each holding its response's reward."""
+    lengths = torch.tensor([1, 3, 2, 4, 5, 5])
+    mask = torch.arange(5) < lengths[:, None]
+    x = torch.tensor([1.0, 0, 1, 0, 1, 1])[:, None].expand(6, 5)
+    right, wrong = whiten(x, mask)[:2, 0].tolist()
+    assert (right, wrong) == pytest.approx((0.715219, -1.328264), abs=1e-6)
+
+
+def test_whiten_constant_is_zero():
+    assert whiten(torch.full((2, 3), 0.5), torch.ones(2, 3, dtype=torch.bool)).eq(0).all()
+
+
+@pytest.mark.parametrize("num_kept", [0, 1])
+def test_whiten_of_too_few_tokens_is_zero(num_kept: int):
+    mask = torch.arange(4)[None] < num_kept
+    assert whiten(torch.tensor([[3.0, 1, 4, 1]]), mask).eq(0).all()
+
+
+def test_whiten_ignores_what_is_masked():
+    mask = torch.tensor([[True, True, False]])
+    result = whiten(torch.tensor([[1.0, 3.0, float("nan")]]), mask)
+    assert result.equal(whiten(torch.tensor([[1.0, 3.0, 0.0]]), mask))
+
+
+def test_whiten_over_ranks_is_whiten_over_all_rows():
+    """Two ranks with the same rows: every sum over ranks is twice the rank's own."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    mask = torch.rand(3, 5, generator=generator) < 0.7
+    together = whiten(torch.cat([x, x]), torch.cat([mask, mask]))
+    torch.testing.assert_close(whiten(x, mask, all_sum=lambda s: 2 * s), together[:3])

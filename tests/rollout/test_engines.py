@@ -1,0 +1,197 @@
+"""The contract of every engine in the table, with the tiny model and other architectures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from opo_cli.data import tiny
+from opo_cli.data.prompts import make_prompts
+from opo_cli.model.policy import score
+from opo_cli.model.sequences import Sequences
+from opo_cli.rollout.engine import ENGINES, choose_engine, create_engine
+from opo_cli.rollout.transformers_engine import sample
+from opo_cli.types import Group, Sampling
+
+SAMPLING = Sampling(num_responses=4, max_new_tokens=24)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, policy_and_tokenizer):
+    engine = create_engine(request.param, *policy_and_tokenizer, max_rows=512)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def prompts(policy_and_tokenizer):
+    """Of different lengths."""
+    problems = [tier for name in tiny.TIERS for tier in tiny.tier_problems(name)[:2]]
+    return make_prompts(problems, "line", policy_and_tokenizer[1])
+
+
+def tokens(groups: list[Group]) -> list[tuple[int, ...]]:
+    return [rollout.token_ids for group in groups for rollout in group.rollouts]
+
+
+def packed(groups: list[Group]) -> Sequences:
+    prompts = [group.prompt.token_ids for group in groups for _ in group.rollouts]
+    return Sequences.pack(prompts, tokens(groups), torch.device("cpu"))
+
+
+def test_groups_come_in_order_and_whole(engine, prompts):
+    groups = engine.generate(prompts, SAMPLING, stream=(0, 0))
+    assert [group.prompt for group in groups] == prompts
+    assert all(len(group.rollouts) == 4 for group in groups)
+    assert all(group.policy_version == 0 for group in groups)
+
+
+def test_responses_end_with_eos_or_at_the_limit(engine, prompts, policy_and_tokenizer):
+    eos = policy_and_tokenizer[1].eos_token_id
+    for group in engine.generate(prompts, SAMPLING, stream=(0, 0)):
+        for rollout in group.rollouts:
+            assert eos not in rollout.token_ids[:-1]
+            if rollout.finish_reason == "stop":
+                assert rollout.token_ids[-1] == eos
+            else:
+                assert len(rollout.token_ids) == SAMPLING.max_new_tokens
+                assert rollout.token_ids[-1] != eos
+            assert len(rollout.sampler_logprobs) == len(rollout.token_ids)
+
+
+def test_a_response_does_not_depend_on_its_company(engine, prompts):
+    whole = tokens(engine.generate(prompts, SAMPLING, stream=(7, 3)))
+    alone = [
+        tokens(engine.generate([prompt], SAMPLING, stream=(7, 3), first_row=4 * place))
+        for place, prompt in enumerate(prompts)
+    ]
+    assert whole == [response for group in alone for response in group]
+    engine.max_rows = 8
+    assert whole == tokens(engine.generate(prompts, SAMPLING, stream=(7, 3)))
+
+
+def test_streams_differ(engine, prompts):
+    first = tokens(engine.generate(prompts, SAMPLING, stream=(0, 1)))
+    assert first == tokens(engine.generate(prompts, SAMPLING, stream=(0, 1)))
+    assert first != tokens(engine.generate(prompts, SAMPLING, stream=(0, 2)))
+    assert first != tokens(engine.generate(prompts, SAMPLING, stream=(1, 1)))
+
+
+def test_sampler_logprobs_are_the_trainers(engine, prompts, policy_and_tokenizer):
+    groups = engine.generate(prompts, SAMPLING, stream=(0, 0))
+    trainer = score(policy_and_tokenizer[0], packed(groups), 10**6).logprobs
+    sampler = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(r.sampler_logprobs) for g in groups for r in g.rollouts], batch_first=True
+    )
+    assert (trainer - sampler).abs().max() < 1e-4
+
+
+def test_greedy_equals_generate(engine, prompts, policy_and_tokenizer):
+    model, tokenizer = policy_and_tokenizer
+    greedy = Sampling(num_responses=1, max_new_tokens=24, temperature=0)
+    for group in engine.generate(prompts, greedy, stream=(0, 0)):
+        ids = torch.tensor([group.prompt.token_ids])
+        expected = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+        )[0, ids.shape[1] :]
+        assert list(group.rollouts[0].token_ids) == expected.tolist()
+
+
+def test_new_weights_carry_their_version(engine, prompts, policy_and_tokenizer):
+    model, _ = policy_and_tokenizer
+    before = tokens(engine.generate(prompts, SAMPLING, stream=(0, 0)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    engine.load_weights(model, 5)
+    groups = engine.generate(prompts, SAMPLING, stream=(0, 0))
+    assert {group.policy_version for group in groups} == {5}
+    assert tokens(groups) != before
+
+
+def test_progress_reaches_the_end(engine, prompts):
+    seen = []
+    engine.generate(prompts, SAMPLING, stream=(0, 0), progress=lambda *done: seen.append(done))
+    assert all(total == 32 for _, total in seen)
+    assert [finished for finished, _ in seen] == sorted(finished for finished, _ in seen)
+
+
+def test_auto_says_why():
+    assert choose_engine("auto")[0] in ENGINES
+    assert choose_engine("transformers") == ("transformers", "asked for")
+
+
+ARCHITECTURES = {
+    "llama": {"num_key_value_heads": 2, "intermediate_size": 64},
+    "mistral": {"num_key_value_heads": 2, "intermediate_size": 64, "sliding_window": 8},
+    "gpt2": {"n_inner": 64},
+    "qwen3": {"num_key_value_heads": 2, "intermediate_size": 64, "head_dim": 16},
+    "phi3": {"num_key_value_heads": 2, "intermediate_size": 64, "pad_token_id": 0},
+}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_other_architectures_sample_what_they_score(kind, prompts, policy_and_tokenizer):
+    """A sliding window shorter than the response included."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _, tokenizer = policy_and_tokenizer
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        **ARCHITECTURES[kind],
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    engine = create_engine("transformers", model, tokenizer, max_rows=64)
+    groups = engine.generate(prompts, SAMPLING, stream=(0, 0))
+    trainer = score(model, packed(groups), 10**6).logprobs
+    sampler = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(r.sampler_logprobs) for g in groups for r in g.rollouts], batch_first=True
+    )
+    assert (trainer - sampler).abs().max() < 1e-4
+
+
+LOGITS = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+
+
+def draw(count: int, **settings: float):
+    uniform = (torch.arange(count) + 0.5) / count
+    sampling = Sampling(num_responses=1, max_new_tokens=1, **settings)
+    return sample(LOGITS.expand(count, -1), uniform, sampling)
+
+
+def test_sampling_inverts_the_distribution():
+    drawn, logprobs = draw(100)
+    assert drawn.bincount(minlength=4).tolist() == [50, 30, 15, 5]
+    assert torch.allclose(logprobs, LOGITS[0, drawn])
+
+
+def test_temperature_is_in_the_logprobs():
+    drawn, logprobs = draw(100, temperature=0.5)
+    squared = LOGITS.exp().square()
+    assert torch.allclose(logprobs.exp(), (squared / squared.sum())[0, drawn])
+
+
+def test_nucleus_is_renormalised():
+    drawn, logprobs = draw(80, top_p=0.7)
+    assert drawn.bincount(minlength=4).tolist() == [50, 30, 0, 0]
+    assert torch.allclose(logprobs.exp(), torch.tensor([5 / 8, 3 / 8])[drawn])
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1.0 - 2**-53])
+def test_the_ends_of_the_unit_interval_are_tokens(uniform):
+    sampling = Sampling(num_responses=1, max_new_tokens=1)
+    drawn, logprobs = sample(LOGITS, torch.tensor([uniform], dtype=torch.float64), sampling)
+    assert drawn.item() == (0 if uniform == 0 else 3)
+    assert logprobs.isfinite().all()

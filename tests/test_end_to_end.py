@@ -1,0 +1,47 @@
+"""`opo compare` over the whole path, and the table that comes out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+
+def test_compare_trains_what_is_missing_and_tabulates(base, tmp_path, run_opo):
+    first = run_opo("compare", "--preset", "smoke")
+    assert first.returncode == 0, first.stderr
+    for name in ("opo", "grpo", "ppo", "tiny-easy", "avg@4", "pass@4", "KL/seq", "no between-seed"):
+        assert name in first.stdout
+    assert (tmp_path / "runs" / "logs" / "smoke-ppo-seed0.log").is_file()
+
+    again = run_opo("compare", "--preset", "smoke", "--format", "json")
+    assert "3 finished, 0 to do" in again.stderr
+    records = json.loads(again.stdout)
+    assert {record["algorithm"] for record in records} == {"opo", "grpo", "ppo"}
+    assert all(record.get("half_width_95") is None for record in records)
+
+    more = run_opo(
+        *("compare", "--preset", "smoke", "--algorithms", "opo", "--seeds", "0-1", "-f", "csv"),
+    )
+    assert more.returncode == 0, more.stderr
+    rows = list(csv.DictReader(io.StringIO(more.stdout)))
+    accuracy = [row for row in rows if row["measure"] == "avg@4"]
+    assert [row["num_seeds"] for row in accuracy] == ["2", "2"]
+    assert all(float(row["half_width_95"]) >= 0 for row in accuracy)
+
+    runs = [f"runs/smoke-{name}-seed0" for name in ("opo", "grpo")]
+    table = run_opo("compare", *runs, "--format", "markdown")
+    assert table.returncode == 0, table.stderr
+    assert "| benchmark | measure | initial | opo | grpo |" in table.stdout
+    listed = run_opo("list", "runs")
+    assert listed.stdout.count("finished") == 4
+
+
+def test_a_failing_cell_is_told_and_the_others_finish(base, tmp_path, run_opo):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "smoke-ppo-seed0").write_text("in the way")
+    result = run_opo("compare", "--preset", "smoke", "--algorithms", "opo,ppo")
+    assert result.returncode == 1
+    assert "smoke-ppo-seed0 failed" in result.stderr
+    assert "is no run folder" in result.stderr
+    assert "tiny-easy" in result.stdout

@@ -1,0 +1,130 @@
+"""Whole runs as real processes: resuming, interrupting, what a folder holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+SECONDS = ("_seconds", "_per_second")
+
+
+def steps_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+
+
+def without_times(steps: list[dict]) -> list[dict]:
+    return [{k: v for k, v in step.items() if not k.endswith(SECONDS)} for step in steps]
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def interrupted_at(step: int, folder: Path, arguments: list[str]) -> subprocess.Popen:
+    """Starts a run and sends SIGINT once `step` steps are logged."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "opo_cli", *arguments],
+        cwd=folder.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log, deadline = folder / "steps.jsonl", time.monotonic() + 120
+    while not (log.is_file() and log.read_text().count("\n") >= step):
+        assert child.poll() is None, child.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    child.out, child.err = child.communicate(timeout=120)
+    return child
+
+
+@pytest.mark.parametrize("algorithm", ["opo", "ppo"])
+def test_a_run_stopped_and_resumed_is_the_run_never_stopped(algorithm, base, tmp_path, run_opo):
+    arguments = ["train", "--preset", "smoke", "--algorithm", algorithm, "--steps", "8"]
+    arguments += ["--set", "checkpoint.every=3", "--set", "eval.benchmarks=[]"]
+    whole = run_opo(*arguments, "--out", "whole")
+    assert whole.returncode == 0, whole.stderr
+
+    stopped = interrupted_at(2, tmp_path / "cut", [*arguments, "--out", "cut"])
+    assert stopped.returncode == 130
+    assert "opo train --resume --out cut" in stopped.err
+    assert "Traceback" not in stopped.err
+    done = len(steps_of(tmp_path / "cut"))
+    assert 2 <= done < 8
+    assert [path.name for path in (tmp_path / "cut/checkpoints").iterdir()] == [
+        f"step-{done:06d}.pt"
+    ]
+    resumed = run_opo("train", "--resume", "--out", "cut")
+    assert resumed.returncode == 0, resumed.stderr
+    ours, theirs = steps_of(tmp_path / "cut"), steps_of(tmp_path / "whole")
+    assert without_times(ours) == without_times(theirs)
+    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(base, tmp_path, run_opo):
+    arguments = ["train", "--preset", "smoke", "--set", "eval.benchmarks=[]", "--out", "killed"]
+    folder = tmp_path / "killed"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "opo_cli", *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    while not list(folder.glob("checkpoints/*.pt")):
+        assert child.poll() is None
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    with (folder / "steps.jsonl").open("a") as log:
+        log.write('{"step": 99, "rew')  # As if killed while writing a line.
+    resumed = run_opo("train", "--resume", "--out", "killed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert [step["step"] for step in steps_of(folder)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_holds_what_it_should(base, tmp_path, run_opo):
+    result = run_opo("train", "--preset", "smoke")
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "runs" / "smoke-opo-seed0"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "environment.json",
+        "steps.jsonl",
+        "evals.jsonl",
+        "model",
+    }
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["versions"]["torch"] == torch.__version__
+    assert environment["seed"] == 0
+    assert environment["device"] in ("cpu", "cuda")
+    evals = [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
+    assert [(e["policy"], e["benchmark"]) for e in evals] == [
+        ("initial", "tiny-easy"),
+        ("initial", "tiny-mid"),
+        ("final", "tiny-easy"),
+        ("final", "tiny-mid"),
+    ]
+    assert evals[0]["kl_k3_sequence"] == pytest.approx(0, abs=1e-4)
+    assert "objective" in result.stdout
+    assert "exact on-policy" in result.stdout
+    assert result.stdout.count("\n") > 15
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(folder / "model")
+    AutoTokenizer.from_pretrained(folder / "model")
+
+    again = run_opo("train", "--preset", "smoke")
+    assert again.returncode == 2
+    assert "finished" in again.stderr
+
+    evaluated = run_opo("eval", "tiny-easy", "--samples", "2", "--limit", "4")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "smoke-opo-seed0" in evaluated.stderr
+    assert "avg@2" in evaluated.stdout
