@@ -22,29 +22,24 @@ from opo_cli.rollout.engine import Progress
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
 COMPACT_BELOW = 7 / 8  # Share of rows still alive at which the finished ones are dropped.
+SLOT_BLOCK = 32  # Cache slots reserved ahead. All at once would cost attention half its speed: it
+# reads a row's keys as one stretch of memory, and gaps between the stretches are cache misses.
 NOISE_BLOCK = 64  # Tokens whose random numbers are drawn at a time.
 
 
 class SlotLayer(DynamicLayer):
-    """One layer's keys and values (B, heads, S, width), written in place."""
+    """One layer's keys and values (B, heads, S, width), written in place; see `reserve`."""
 
-    def __init__(self, num_slots: int):
+    def __init__(self):
         super().__init__()
-        self.num_slots, self.length = num_slots, 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = self._slots(key_states)
-        self.values = self._slots(value_states)
-        self.is_initialized = True
-
-    def _slots(self, states: Tensor) -> Tensor:
-        batch, heads, _, width = states.shape
-        return states.new_empty(batch, heads, self.num_slots, width)
+        self.length = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
         if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+            self.dtype, self.device = key_states.dtype, key_states.device
+            self.keys, self.values, self.is_initialized = key_states, value_states, True
+            self.length = key_states.shape[-2]
+            return key_states, value_states
         start, self.length = self.length, self.length + key_states.shape[-2]
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
@@ -53,14 +48,16 @@ class SlotLayer(DynamicLayer):
     def get_seq_length(self) -> int:
         return self.length
 
-    def take(self, rows: Tensor) -> None:
-        """Keeps `rows` (B',), which may repeat. Copies only the slots in use."""
-        self.keys, self.values = self._taken(self.keys, rows), self._taken(self.values, rows)
+    def reserve(self, rows: Tensor, num_slots: int) -> None:
+        """Keeps `rows` (B',), which may repeat, and makes room for `num_slots` in all."""
+        self.keys = self._moved(self.keys, rows, num_slots)
+        self.values = self._moved(self.values, rows, num_slots)
 
-    def _taken(self, states: Tensor, rows: Tensor) -> Tensor:
-        taken = states.new_empty(len(rows), *states.shape[1:])
-        taken[:, :, : self.length] = states[rows, :, : self.length]
-        return taken
+    def _moved(self, states: Tensor, rows: Tensor, num_slots: int) -> Tensor:
+        batch, heads, _, width = states.shape
+        moved = states.new_empty(len(rows), heads, num_slots, width)
+        moved[:, :, : self.length] = states[:, :, : self.length].index_select(0, rows)
+        return moved
 
 
 @dataclass(slots=True)
@@ -75,6 +72,11 @@ class _Rows:
     """(B,) position of the last token."""
     logits: Tensor
     """(B, V) for the next token."""
+
+    def take(self, rows: Tensor) -> _Rows:
+        return _Rows(
+            self.index[rows], self.attention[rows], self.positions[rows], self.logits[rows]
+        )
 
 
 class TransformersEngine:
@@ -139,14 +141,11 @@ class TransformersEngine:
             report(num_rows - num_alive)
             if num_alive == 0 or step + 1 == sampling.max_new_tokens:
                 break
-            if num_alive < COMPACT_BELOW * len(here):
+            is_full = step > 0 and step % SLOT_BLOCK == 0
+            if is_full or num_alive < COMPACT_BELOW * len(here):
                 kept = alive.nonzero().squeeze(-1)
-                for layer in cache.layers:
-                    layer.take(kept)
-                rows = _Rows(
-                    rows.index[kept], rows.attention[kept], rows.positions[kept], rows.logits[kept]
-                )
-                chosen = chosen[kept]
+                _reserve(cache, kept, SLOT_BLOCK - step % SLOT_BLOCK)
+                rows, chosen = rows.take(kept), chosen[kept]
             self._decode(cache, rows, chosen)
         rollouts = self._rollouts(tokens, logprobs, lengths, stopped)
         return [
@@ -170,9 +169,7 @@ class TransformersEngine:
         ids, attention = ids.to(device), attention.to(device)
         positions = (attention.cumsum(-1) - 1).clamp(min=0)
         num_layers = self.model.config.get_text_config().num_hidden_layers
-        cache = Cache(
-            layers=[SlotLayer(width + sampling.max_new_tokens) for _ in range(num_layers)]
-        )
+        cache = Cache(layers=[SlotLayer() for _ in range(num_layers)])
         logits = self.model(
             input_ids=ids,
             attention_mask=attention,
@@ -182,8 +179,7 @@ class TransformersEngine:
             logits_to_keep=1,
         ).logits[:, -1]
         repeat = torch.arange(len(prompts), device=device).repeat_interleave(count)
-        for layer in cache.layers:
-            layer.take(repeat)
+        _reserve(cache, repeat, SLOT_BLOCK)
         whole = attention.new_ones(len(prompts), width + sampling.max_new_tokens)
         whole[:, :width] = attention
         return cache, _Rows(
@@ -222,6 +218,12 @@ class TransformersEngine:
                 ids, logprobs.tolist(), texts, stopped.tolist(), strict=True
             )
         ]
+
+
+def _reserve(cache: Cache, rows: Tensor, num_new_slots: int) -> None:
+    """Keeps `rows` of every layer, with room for `num_new_slots` more tokens."""
+    for layer in cache.layers:
+        layer.reserve(rows, layer.length + num_new_slots)
 
 
 def _uniforms(keys: Sequence[tuple[int, ...]], index: Tensor, block: int) -> Tensor:
