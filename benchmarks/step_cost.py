@@ -2,10 +2,11 @@
 
     python benchmarks/step_cost.py [--model FOLDER] [--prompts 32] [--group-size 16] [--repeats 3]
 
-Generation: our engine against `generate` of transformers (a cache that concatenates, every row until
-the longest has ended, prompts prefilled once per response). Update: length-sorted microbatches with
-logits at response positions alone, against one padded batch with logits everywhere. Both sides see
-the same weights, prompts and number of responses. The best of the repeats counts.
+Generation: our engine against `generate` of transformers (a cache that concatenates, every row
+until the longest has ended, prompts prefilled once per response). Update: length-sorted
+microbatches with logits at response positions alone, against one padded batch with logits
+everywhere. Both sides see the same weights, prompts and number of responses. The best of the
+repeats counts.
 """
 
 from __future__ import annotations

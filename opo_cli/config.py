@@ -76,7 +76,7 @@ class Data(Section):
     """Terms of the longest training chain."""
     template: str = "line"
     """Prompt template."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the training problems, shared by all training seeds."""
 
     @model_validator(mode="after")
@@ -145,7 +145,7 @@ class Warmstart(Section):
     """AdamW; beta1 is 0.9."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of weights and examples, shared by all training seeds."""
 
 
@@ -236,7 +236,7 @@ class Eval(Section):
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of the samples; apart from the training's randomness."""
 
     @model_validator(mode="after")
@@ -276,7 +276,7 @@ class Config(Section):
     """The preset that this config started from."""
     description: str
     """One line about the preset."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Training seed: prompts, sampling and shuffling follow from (seed, step, row)."""
     runtime: Runtime = Runtime()
     model: Model = Model()
@@ -317,12 +317,14 @@ def preset_names() -> dict[str, Path]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """The preset's raw tables.
+    """The preset's raw tables, laid on those of the preset that it `extends`.
 
     Raises:
         OpoError: unknown preset.
     """
-    return tomllib.loads(choose(name, preset_names(), "preset").read_text())
+    tables = tomllib.loads(choose(name, preset_names(), "preset").read_text())
+    parent = tables.pop("extends", None)
+    return merged(load_preset(parent), tables) if parent else tables
 
 
 def parse_override(text: str) -> dict[str, Any]:

@@ -12,10 +12,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,25 @@ def cache_folder() -> Path:
     if "OPO_CACHE" in os.environ:
         return Path(os.environ["OPO_CACHE"]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "opo"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Around writers that hide why they failed: a full disk comes out as the OSError that it is.
+
+    torch leaves the OSError as the context of its own error, safetensors only a number in the text.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        if number:
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -168,9 +189,6 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         path = self.path / "environment.json"
         return read_json(path) if path.is_file() else {}
-
-    def add_environment(self, **facts: Any) -> None:
-        write_json(self.path / "environment.json", self.environment() | facts)
 
     def steps(self) -> list[dict[str, Any]]:
         return read_lines(self.path / "steps.jsonl")

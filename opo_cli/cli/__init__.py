@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return USER_ERROR
         context = getattr(error, "ctx", None)
         complain(
-            error.format_message().splitlines()[0].rstrip("."),
+            error.format_message().splitlines()[0].rstrip(".") + _given(error, arguments),
             f"{context.command_path if context else 'opo'} --help",
         )
     except BrokenPipeError:  # The reader of our pipe has seen enough.
@@ -75,11 +75,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in FILE_ERRORS:
             raise
-        where = f"'{error.filename}': " if error.filename else ""
-        complain(f"cannot write {where}{error.strerror}", FILE_ERRORS[error.errno])
+        where = f" '{error.filename}'" if error.filename else ""
+        complain(f"cannot write{where}: {error.strerror}", FILE_ERRORS[error.errno])
     except (KeyboardInterrupt, typer.Abort):
         return 130
     return USER_ERROR
+
+
+def _given(error: TyperException, arguments: Sequence[str]) -> str:
+    """The offending value, which Typer's own message leaves out."""
+    names = getattr(getattr(error, "param", None), "opts", [])
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in names and (equals or place + 1 < len(arguments)):
+            return f": '{value if equals else arguments[place + 1]}'"
+    return ""
 
 
 def run() -> None:

@@ -32,9 +32,7 @@ def command(
     seeds: Annotated[
         str | None, typer.Option(help="With --preset: 0,1,2 or 0-4. [default: the preset's]")
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(help="Runs at once. [default: one per core]", min=1)
-    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at once. [default: one per core]")] = None,
     curves: Annotated[
         str, typer.Option(help="Metrics drawn over steps; see: opo list metrics.")
     ] = "reward,entropy,kl_k1_sequence",
@@ -58,6 +56,8 @@ def command(
             "both runs and a preset were given" if runs else "neither runs nor a preset were given",
             "opo compare RUN RUN ..., or opo compare --preset tiny",
         )
+    if jobs is not None and jobs < 1:
+        raise OpoError(f"--jobs {jobs}: at least one run at a time", "leave it out: one per core")
     failed = []
     if preset:
         prepare_process()

@@ -27,7 +27,7 @@ def command(
     model: Annotated[str | None, typer.Option(help="A Hugging Face model folder.")] = None,
     samples: Annotated[int | None, typer.Option(help="Responses per problem.")] = None,
     k: Annotated[str | None, typer.Option("--k", help="The k of pass@k: 1,4,16.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N problems.", min=0)] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N problems.")] = None,
     overrides: SetOption = None,
     format: FormatOption = Format.rich,
 ) -> None:
@@ -36,11 +36,14 @@ def command(
     from opo_cli.data.benchmarks import check_names
     from opo_cli.errors import OpoError
     from opo_cli.evaluate.settings import eval_config
+    from opo_cli.model.folder import model_source
     from opo_cli.records import find_run, newest_finished_run
 
     names = check_names(tuple(benchmarks))
     if run and model:
         raise OpoError(f"--run {run} and --model {model}: one of them", "leave one out")
+    if model:
+        model_source(model)
     folder = None if model else find_run(run) if run else newest_finished_run()
     if folder is not None and not run:
         note(f"the newest run: {folder.path}")

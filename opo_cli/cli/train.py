@@ -25,7 +25,7 @@ def command(
     algorithm: Annotated[
         str | None, typer.Option("--algorithm", "-a", help="See: opo list algorithms.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Training seed.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Training seed.")] = None,
     steps: Annotated[int | None, typer.Option(help="Rollout batches.")] = None,
     model: Annotated[
         str | None, typer.Option(help="A Hugging Face model folder instead of the preset's.")
@@ -43,7 +43,7 @@ def command(
     from opo_cli.console import note
     from opo_cli.console import out as stdout
     from opo_cli.records import RunFolder
-    from opo_cli.train.outputs import default_folder, open_run, stored_config
+    from opo_cli.train.outputs import check_run, default_folder, stored_config
 
     named = named_options(seed=seed, steps=steps, model=model, engine=engine)
     is_told_nothing = not (preset or algorithm or named or overrides)
@@ -55,12 +55,15 @@ def command(
         )
         folder = RunFolder(out) if out else default_folder(config)
     from opo_cli.data.benchmarks import check_names
+    from opo_cli.model.folder import model_source
 
     check_names(config.eval.benchmarks)
+    if config.model.path:
+        model_source(config.model.path)
+    if not dry_run:
+        check_run(config, folder, resume=resume)
     prepare_process()
     set_threads(config)
-    if not dry_run:
-        open_run(config, folder, resume=resume)
     from opo_cli.report.live import TrainView
     from opo_cli.train.interrupt import Interrupted
     from opo_cli.train.loop import plan, train

@@ -6,12 +6,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from opo_cli.errors import OpoError
+from opo_cli.model.folder import model_source
 from opo_cli.model.sequences import Sequences
 
 
@@ -55,17 +55,9 @@ def load_policy(path: str, device: torch.device):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    folder = Path(path).expanduser()
-    looks_like_path = path.startswith((".", "/", "~")) or path.count("/") != 1 or folder.exists()
-    if looks_like_path and not (folder / "config.json").is_file():
-        problem = "has no config.json" if folder.is_dir() else "does not exist"
-        raise OpoError(
-            f"model folder '{path}' {problem}",
-            "give a Hugging Face model folder (config.json, tokenizer.json, model.safetensors)",
-        )
+    source = model_source(path)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    source = str(folder) if looks_like_path else path
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

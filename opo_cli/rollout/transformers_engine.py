@@ -54,7 +54,7 @@ class SlotLayer(DynamicLayer):
         self.values = self._moved(self.values, rows, num_slots)
 
     def _moved(self, states: Tensor, rows: Tensor, num_slots: int) -> Tensor:
-        batch, heads, _, width = states.shape
+        _, heads, _, width = states.shape
         moved = states.new_empty(len(rows), heads, num_slots, width)
         moved[:, :, : self.length] = states[:, :, : self.length].index_select(0, rows)
         return moved

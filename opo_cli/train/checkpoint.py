@@ -6,6 +6,7 @@ follow from (seed, step, row), so there is no data or random state to save.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 
 from opo_cli.errors import OpoError
+from opo_cli.records import disk_errors
 from opo_cli.train.step import Learner
 
 PREFIX = "step-"
@@ -40,7 +42,10 @@ def save_checkpoint(folder: Path, learner: Learner, step: int, keep: int) -> Pat
     target = checkpoint_path(folder, step)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
         written = Path(scratch) / target.name
-        torch.save(_state(learner, step), written)
+        with disk_errors(target), written.open("wb") as file:
+            torch.save(_state(learner, step), file)
+            file.flush()
+            os.fsync(file.fileno())
         written.replace(target)
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()

@@ -17,7 +17,14 @@ from opo_cli.errors import OpoError
 from opo_cli.evaluate.run import evaluate
 from opo_cli.grading.pool import Grader
 from opo_cli.model.policy import choose_device, load_policy
-from opo_cli.records import RunFolder, cache_folder, read_json, source_digest, write_json
+from opo_cli.records import (
+    RunFolder,
+    cache_folder,
+    disk_errors,
+    read_json,
+    source_digest,
+    write_json,
+)
 from opo_cli.report.live import TrainView
 from opo_cli.report.plan import plan_rows
 from opo_cli.rollout.engine import Engine, choose_engine, create_engine
@@ -28,6 +35,7 @@ from opo_cli.train.checkpoint import (
     save_checkpoint,
 )
 from opo_cli.train.interrupt import Interrupted, Interrupts
+from opo_cli.train.outputs import start_run
 from opo_cli.train.step import Learner, new_learner, training_step
 from opo_cli.train.warmstart import prepare
 from opo_cli.types import GRADER_FAILURES
@@ -61,7 +69,7 @@ class Trainer:
         policy, self.tokenizer = load_policy(self.model_path, self.device)
         self.prompts = make_prompts(load_problems(problems), config.data.template, self.tokenizer)
         self._check_context(policy)
-        folder.add_environment(device=str(self.device), initial_policy=self.model_path)
+        start_run(config, folder, device=str(self.device), initial_policy=self.model_path)
         reference = copy.deepcopy(policy).requires_grad_(False)
         self.learner: Learner = new_learner(policy, reference, config)
         engine, _ = choose_engine(config.runtime.engine)
@@ -182,8 +190,9 @@ class Trainer:
         """Into a temporary folder, then renamed: `model/` marks the run as finished."""
         with tempfile.TemporaryDirectory(dir=self.folder.path, prefix=".writing-") as scratch:
             written = Path(scratch) / "model"
-            self.learner.policy.save_pretrained(written)
-            self.tokenizer.save_pretrained(written)
+            with disk_errors(self.folder.model):
+                self.learner.policy.save_pretrained(written)
+                self.tokenizer.save_pretrained(written)
             written.rename(self.folder.model)
         remove_checkpoints(self.folder.checkpoints)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ def stored_config(folder: RunFolder) -> Config:
     return validated(folder.config())
 
 
-def open_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
-    """Checks that `folder` may take this run, and starts it on disk if it is new.
+def check_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
+    """Checks that `folder` may take this run; writes nothing.
 
     Raises:
         OpoError: the folder holds something else, a finished run, or one that `resume` does not
@@ -44,8 +45,7 @@ def open_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
             raise OpoError(
                 f"'{folder.path}' exists and is no run folder", "choose another with --out"
             )
-        write_json(folder.path / "environment.json", environment(seed=config.seed))
-        write_json(folder.path / "config.json", config.model_dump(mode="json"))
+        check_writable(folder.path)
         return
     difference = first_difference(folder.config(), config.model_dump(mode="json"))
     if difference:
@@ -64,6 +64,20 @@ def open_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
             f"'{folder.path}' holds this run, stopped after step {done}",
             "--resume goes on; --out starts another",
         )
+
+
+def check_writable(path: Path) -> None:
+    """Raises OpoError where `path` cannot be made: told now, not after the base is trained."""
+    place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OpoError(f"cannot write '{path}': '{place}' is not yours to write", "choose --out")
+
+
+def start_run(config: Config, folder: RunFolder, **facts: Any) -> None:
+    """Puts a new run on disk; config.json, which makes it a run, comes last."""
+    if not folder.exists:
+        write_json(folder.path / "environment.json", environment(seed=config.seed, **facts))
+        write_json(folder.path / "config.json", config.model_dump(mode="json"))
 
 
 def first_difference(there: Any, here: Any, key: str = "") -> str:

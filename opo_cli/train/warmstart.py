@@ -20,7 +20,7 @@ from opo_cli.config import Config, Stage, Warmstart, digest
 from opo_cli.console import progress
 from opo_cli.data.prompts import render
 from opo_cli.data.sources import save_problems
-from opo_cli.records import cache_folder, source_digest, write_json
+from opo_cli.records import cache_folder, disk_errors, source_digest, write_json
 
 DATA_SOURCES = ("types.py", "data/tiny.py")
 MODEL_SOURCES = (
@@ -115,8 +115,9 @@ def _make(target: Path, fill: Callable[[Path], None]) -> None:
 
 def save_base(config: Config, folder: Path, report: Report) -> None:
     model, tokenizer = warm_start(config, report)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with disk_errors(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     write_json(folder / "warmstart.json", _shape(config))
 
 

@@ -1,0 +1,28 @@
+"""Model folders, as far as they can be checked without loading one. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from opo_cli.errors import OpoError
+
+
+def model_source(path: str) -> str:
+    """What `from_pretrained` is to be given: a folder's path, or a hub id as it is.
+
+    Raises:
+        OpoError: a path that holds no model.
+    """
+    folder = Path(path).expanduser()
+    is_hub_id = (
+        path.count("/") == 1 and not path.startswith((".", "/", "~")) and not folder.exists()
+    )
+    if is_hub_id:
+        return path
+    if not (folder / "config.json").is_file():
+        problem = "has no config.json" if folder.is_dir() else "does not exist"
+        raise OpoError(
+            f"model folder '{path}' {problem}",
+            "give a Hugging Face model folder (config.json, tokenizer.json, model.safetensors)",
+        )
+    return str(folder)

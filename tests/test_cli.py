@@ -1,0 +1,219 @@
+"""The command line as a user meets it: quick answers, and two lines for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opo_cli.cli import main
+
+# Arguments, what the error line must hold, what the hint must hold.
+MISTAKES = [
+    ("train --preset tinny", "unknown preset 'tinny'", "did you mean 'tiny'?"),
+    ("train --preset zzz", "unknown preset 'zzz'", "known presets: smoke, tiny"),
+    ("train --algorithm gropo", "unknown algorithm 'gropo'", "did you mean 'grpo'?"),
+    ("train --set optim.lr=1", "unknown config key 'optim.lr'", "known keys: learning_rate"),
+    ("train --set optim.learning_rat=1", "unknown config key", "mean 'optim.learning_rate'?"),
+    ("train --set optims.x=1", "unknown config key 'optims'", "did you mean 'optim'?"),
+    ("train --set train.steps", "--set 'train.steps' is not", "rollout.group_size=8"),
+    ("train --set .=1", "--set '.=1' is not", "rollout.group_size=8"),
+    ("train --set train.steps=many", "train.steps = 'many'", "Rollout batches"),
+    ("train --set train.steps=1.5", "train.steps = 1.5", "Rollout batches"),
+    ("train --set train=5", "train = 5", "--set train=VALUE"),
+    ("train --steps 0", "train.steps = 0", "Rollout batches"),
+    (
+        "train --steps x",
+        "valid integer, unable to parse string as an integer: 'x'",
+        "opo train --help",
+    ),
+    ("train --seed -1", "seed = -1", "Training seed"),
+    ("train --engine vlm", "runtime.engine = 'vlm'", "Rollout engine"),
+    ("train --stepps 3", "No such option: --stepps", "opo train --help"),
+    ("train --set rollout.group_size=1", "rollout.group_size = 1", "--algorithm ppo"),
+    ("train --set rollout.temperature=0", "rollout.temperature = 0", "temperature"),
+    ("train --set rollout.top_p=1.5", "rollout.top_p = 1.5", "Nucleus"),
+    ("train --set algorithm.minibatches_per_step=3", "= 3 does not divide", "whole groups"),
+    ("train --set algorithm.advantage=oppo", "unknown advantage estimator 'oppo'", "'opo'"),
+    ("train --set algorithm.loss=ppo", "unknown loss 'ppo'", "ppo-clip"),
+    ("train --set algorithm.reduction=token", "unknown reduction 'token'", "token-mean"),
+    ("train --set algorithm.kl_estimator=k4", "unknown KL estimator 'k4'", "k"),
+    ("train --set algorithm.kl_in=los", "algorithm.kl_in = 'los'", "KL"),
+    ("train --set data.min_terms=9", "min_terms 9 exceeds max_terms 7", "data"),
+    ("train --set eval.benchmarks=['AIME42']", "unknown benchmark 'AIME42'", "known benchmarks"),
+    ("train --set eval.k=[32]", "k 32 exceeds the 8 samples", "eval"),
+    ("train --set runtime.device=tpu", "runtime.device = 'tpu'", "GPU"),
+    ("train --model nowhere", "model folder 'nowhere' does not exist", "config.json"),
+    ("train --resume", "no run to resume at 'runs/tiny-opo-seed0'", "leave --resume out"),
+    ("train --out occupied", "'occupied' exists and is no run folder", "--out"),
+    ("train --out occupied/file", "'occupied/file' exists and is no run folder", "--out"),
+    ("train --preset smoke --out run", "train.steps is 9 there, 6 here", "another folder"),
+    ("train --preset smoke --steps 9 --out run", "holds this very run, finished", "opo eval"),
+    ("prepare --preset tny", "unknown preset 'tny'", "'tiny'"),
+    (
+        "prepare --preset smoke --set data.num_problems=99999",
+        "only 1086 distinct chains",
+        "max_terms",
+    ),
+    ("eval", "Missing argument 'BENCHMARK...'", "opo eval --help"),
+    ("eval AIME42", "unknown benchmark 'AIME42'", "known benchmarks: tiny-easy"),
+    ("eval tiny-esy --run run", "unknown benchmark 'tiny-esy'", "'tiny-easy'"),
+    ("eval tiny-easy", "no finished run under 'runs/'", "opo train"),
+    ("eval tiny-easy --run nowhere", "no run at 'nowhere'", "opo train"),
+    ("eval tiny-easy --model nowhere", "model folder 'nowhere' does not exist", "config.json"),
+    ("eval tiny-easy --run run --model m", "--run run and --model m", "leave one out"),
+    ("eval tiny-easy --run run --samples 2 --k 4", "k 4 exceeds the 2 samples", "eval"),
+    ("eval tiny-easy --run run --k some", "--k 'some' is no list of numbers", "--k 0,1,2"),
+    ("eval tiny-easy --run run --format html", "'html'", "opo eval --help"),
+    ("compare", "neither runs nor a preset", "opo compare --preset tiny"),
+    ("compare run --preset tiny", "both runs and a preset", "opo compare RUN"),
+    ("compare nowhere", "no run at 'nowhere'", "opo train"),
+    ("compare unfinished", "run 'unfinished' is not finished", "opo train --resume"),
+    ("compare --preset tiny --algorithms opo,gpro", "unknown algorithm 'gpro'", "'grpo'"),
+    ("compare --preset tiny --seeds one", "--seeds 'one' is no list", "--seeds 0,1,2"),
+    ("compare --preset tiny --curves rewards", "unknown metric 'rewards'", "'reward'"),
+    ("compare --preset tiny --jobs 0", "--jobs 0", "one per core"),
+    ("list preset", "unknown list 'preset'", "did you mean 'presets'?"),
+    ("lists", "No such command 'lists'", "opo --help"),
+]
+
+
+@pytest.fixture
+def workplace(in_tmp: Path) -> Path:
+    """A folder with a finished run, an unfinished one, and something in the way."""
+    from opo_cli.config import resolve
+
+    config = resolve("smoke", named={"train": {"steps": 9}}).model_dump(mode="json")
+    for name in ("run", "unfinished"):
+        (in_tmp / name).mkdir()
+        (in_tmp / name / "config.json").write_text(json.dumps(config))
+    (in_tmp / "run" / "model").mkdir()
+    (in_tmp / "run" / "model" / "config.json").write_text("{}")
+    (in_tmp / "occupied").mkdir()
+    (in_tmp / "occupied" / "file").write_text("mine")
+    return in_tmp
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize(("line", "message", "hint"), MISTAKES, ids=[row[0] for row in MISTAKES])
+def test_a_mistake_gets_two_lines_and_loses_nothing(line, message, hint, workplace, capfd):
+    before = contents(workplace)
+    assert main(line.split()) == 2
+    printed = capfd.readouterr()
+    lines = [text for text in printed.err.splitlines() if text.startswith(("error:", "hint:"))]
+    assert len(lines) == 2, printed.err
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert lines[1].startswith("hint: ")
+    assert hint in lines[1]
+    assert "Traceback" not in printed.err + printed.out
+    after = contents(workplace)
+    assert {path: after.get(path) for path in before} == before
+
+
+def test_a_wrong_model_leaves_no_run_behind(workplace):
+    assert main(["train", "--model", "nowhere"]) == 2
+    assert not (workplace / "runs").exists()
+
+
+@pytest.mark.parametrize("line", ["--help", "-h", "train --help", "compare -h", "--version"])
+def test_help_exits_with_zero(line, capsys):
+    assert main(line.split()) == 0
+    assert "opo" in capsys.readouterr().out
+
+
+def test_no_command_shows_the_help(capsys):
+    assert main([]) == 2
+    assert "compare" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["presets", "benchmarks", "algorithms", "engines", "metrics"])
+@pytest.mark.parametrize("format", ["rich", "markdown", "csv", "json"])
+def test_lists_print_in_every_format(what, format, in_tmp, capsys):
+    assert main(["list", what, "--format", format]) == 0
+    printed = capsys.readouterr().out
+    if format == "json":
+        assert all(row.values() for row in json.loads(printed)[:1])
+    assert len(printed.splitlines()) > 1
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(run_opo, in_tmp):
+    result = run_opo("train", "--dry-run", "--algorithm", "grpo")
+    assert result.returncode == 0, result.stderr
+    for text in (
+        "16 prompts x group of 16 = 256 responses",
+        "per batch 8 of 32 responses (off-policy after the first)",
+        "0.001 KL(k3) in the loss",
+        "auto; torch sees no GPU" if not has_gpu() else "auto",
+        "transformers (auto",
+    ):
+        assert text in " ".join(result.stdout.split())
+    assert list(in_tmp.iterdir()) == []
+
+
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def test_output_survives_narrow_and_colourless_terminals(run_opo):
+    result = run_opo("list", "metrics", NO_COLOR="1", COLUMNS="80")
+    assert "\x1b[" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_a_reader_may_close_the_pipe(in_tmp):
+    command = f"{sys.executable} -m opo_cli list metrics --format csv | head -1"
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True
+    )
+    assert result.returncode == 0
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def small_disk(in_tmp: Path):
+    """A real file system of 64 kB."""
+    folder = in_tmp / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_elsewhere(run_opo, base, small_disk):
+    (small_disk / "filler").write_bytes(b"0" * 20_000)
+    result = run_opo("train", "--preset", "smoke", "--out", "disk/run")
+    assert result.returncode == 2
+    assert "No space left on device" in result.stderr
+    assert "--resume" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_read_only_folder_is_told(run_opo, in_tmp):
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    locked = in_tmp / "locked"
+    locked.mkdir(mode=0o500)
+    result = run_opo("train", "--preset", "smoke", "--out", "locked/run")
+    assert result.returncode == 2
+    assert "cannot write" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_damaged_run_is_told(workplace, capfd):
+    (workplace / "run" / "config.json").write_text("{")
+    assert main(["compare", "run"]) == 2
+    assert "not valid JSON" in capfd.readouterr().err
+    shutil.rmtree(workplace / "run")
