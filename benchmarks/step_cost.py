@@ -22,11 +22,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-from opo_cli.config import Config, resolve
+from opo_cli.config import Config
 from opo_cli.data.prompts import make_prompts
 from opo_cli.data.sources import items_of_step, load_problems
 from opo_cli.grading.pool import Grader
 from opo_cli.model.policy import load_policy
+from opo_cli.presets import resolve
 from opo_cli.rollout.engine import create_engine
 from opo_cli.train.batch import Batch, collate
 from opo_cli.train.measure import Meter

@@ -1,22 +1,15 @@
-"""One validated, frozen config from: an algorithm's row, a preset, named options, `--set`.
+"""Every setting of a run: strict, frozen sections, each field with its description and unit.
 
-A preset is a TOML file in `presets/`; the file name is its name. Later layers win:
-algorithm row < preset < the preset's [per_algorithm.NAME] < named options < --set.
+`presets.py` makes a `Config` from a preset and the command line.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from opo_cli.algorithms import ALGORITHMS
-from opo_cli.choose import choose, did_you_mean
+from opo_cli.choose import choose
 from opo_cli.errors import OpoError
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.objectives import KL_ESTIMATORS, LOSSES, REDUCTIONS
@@ -306,146 +299,6 @@ class Config(Section):
         )
 
 
-def presets_folder() -> Path:
-    """`presets/` inside the installed package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "presets"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "presets"
-
-
-def preset_names() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(presets_folder().glob("*.toml"))}
-
-
-def load_preset(name: str) -> dict[str, Any]:
-    """The preset's raw tables, laid on those of the preset that it `extends`.
-
-    Raises:
-        OpoError: unknown preset.
-    """
-    tables = tomllib.loads(choose(name, preset_names(), "preset").read_text())
-    parent = tables.pop("extends", None)
-    return merged(load_preset(parent), tables) if parent else tables
-
-
-def parse_override(text: str) -> dict[str, Any]:
-    """`section.key=value` as nested tables; the value as TOML, or else as a bare string.
-
-    Raises:
-        OpoError: no `=`, or an empty key.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.strip().split(".")):
-        raise OpoError(
-            f"--set '{text}' is not section.key=value", "for example: --set rollout.group_size=8"
-        )
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
-    for part in reversed(key.strip().split(".")):
-        parsed = {part: parsed}
-    return parsed
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, table by table."""
-    result = dict(base)
-    for key, value in over.items():
-        both_tables = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both_tables else value
-    return result
-
-
-def resolve(
-    preset: str,
-    *,
-    algorithm: str | None = None,
-    named: Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
-) -> Config:
-    """The config of a run.
-
-    Args:
-        preset: a preset's name.
-        algorithm: a row of `ALGORITHMS`; None: the preset's.
-        named: tables from the command's own options.
-        overrides: `section.key=value` strings, the last word.
-
-    Raises:
-        OpoError: an unknown name, key or value, or settings that do not fit together.
-    """
-    raw = load_preset(preset)
-    per_algorithm = raw.pop("per_algorithm", {})
-    tables: dict[str, Any] = {}
-    for text in overrides:
-        tables = merged(tables, parse_override(text))
-    asked = algorithm or tables.get("algorithm", {}).get("name")
-    name = asked or raw.get("algorithm", {}).get("name", "opo")
-    row = choose(str(name), ALGORITHMS, "algorithm")
-    name = next(key for key, value in ALGORITHMS.items() if value is row)
-
-    result: dict[str, Any] = {"preset": preset, "algorithm": dict(row.settings)}
-    for layer in (raw, per_algorithm.get(name, {}), named or {}, tables):
-        result = merged(result, layer)
-    result["algorithm"]["name"] = name
-    return validated(result)
-
-
-def validated(tables: Mapping[str, Any]) -> Config:
-    """Tables -> Config.
-
-    Raises:
-        OpoError: for the first thing that is wrong.
-    """
-    try:
-        # Through JSON, where pydantic's strict mode takes a list for a tuple.
-        config = Config.model_validate_json(json.dumps(tables, default=str))
-    except ValidationError as error:
-        raise _explained(error) from None
-    check(config)
-    return config
-
-
-def _explained(error: ValidationError) -> OpoError:
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
-    key, value = ".".join(location), first["input"]
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(location[:-1])
-        prefix = "".join(f"{part}." for part in location[:-1])
-        nearest = did_you_mean(location[-1], known, "key")
-        return OpoError(f"unknown config key '{key}'", nearest.replace("mean '", f"mean '{prefix}"))
-    if first["type"] == "missing":
-        return OpoError(f"config key '{key}' is missing", f"give it: --set {key}=VALUE")
-    if first["type"] == "value_error":
-        return OpoError(
-            f"{key}: {first['ctx']['error']}", f"change {key} in the preset or by --set"
-        )
-    shown = value if isinstance(value, str | int | float | bool) else type(value).__name__
-    return OpoError(
-        f"{key} = {shown!r}: {first['msg'].lower()}", f"--set {key}=VALUE; {_about(location)}"
-    )
-
-
-def _model_at(location: Iterable[str]) -> type[Section]:
-    model: type[Section] = Config
-    for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
-            break
-        model = annotation
-    return model
-
-
-def _keys_at(location: Iterable[str]) -> list[str]:
-    return list(_model_at(location).model_fields)
-
-
-def _about(location: list[str]) -> str:
-    field = _model_at(location[:-1]).model_fields.get(location[-1])
-    return (field.description or "see the preset") if field else "see the preset"
-
-
 def check(config: Config) -> None:
     """Settings that must fit together.
 
@@ -489,36 +342,3 @@ def check(config: Config) -> None:
             f"2 x num_heads = {2 * config.model.embedded.num_heads}",
             "rotary embeddings need heads of even width",
         )
-
-
-def objective_line(config: Config) -> str:
-    """The effective objective in one line."""
-    algorithm = config.algorithm
-    loss = LOSSES[algorithm.loss]
-    parts = [
-        f"maximise {algorithm.reduction} of {loss.formula}",
-        ADVANTAGES[algorithm.advantage].formula
-        + (", whitened over the step" if algorithm.whiten_advantages else ""),
-    ]
-    if loss.uses_clipping:
-        parts.append(f"rho in [{1 - algorithm.clip_low:g}, {1 + algorithm.clip_high:g}]")
-    if algorithm.kl_in == "none" or not algorithm.kl_coefficient:
-        parts.append("no KL")
-    else:
-        parts.append(
-            f"{algorithm.kl_coefficient:g} KL({algorithm.kl_estimator}) in the {algorithm.kl_in}"
-        )
-    parts.append(
-        f"{algorithm.entropy_coefficient:g} entropy"
-        if algorithm.entropy_coefficient
-        else "no entropy"
-    )
-    if algorithm.allow_mismatched_reduction:
-        parts.append("MISMATCHED REDUCTION ALLOWED")
-    return "; ".join(parts)
-
-
-def digest(*parts: Any) -> str:
-    """Twelve hex digits of the JSON of `parts`."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -111,6 +111,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def digest(*parts: Any) -> str:
+    """Twelve hex digits of the JSON of `parts`."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def source_digest(*names: str) -> str:
     """A hash of our own source: files or folders below the package. It keys caches, so that a
     change of the code never meets what older code has made."""

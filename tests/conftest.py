@@ -13,7 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from opo_cli.config import Config, resolve
+from opo_cli.config import Config
+from opo_cli.presets import resolve
 
 
 @pytest.fixture(scope="session", autouse=True)

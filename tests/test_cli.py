@@ -26,6 +26,8 @@ MISTAKES = [
     ("train --set train.steps=many", "train.steps = 'many'", "Rollout batches"),
     ("train --set train.steps=1.5", "train.steps = 1.5", "Rollout batches"),
     ("train --set train=5", "train = 5", "--set train=VALUE"),
+    ("train --set algorithm=5", "algorithm = 5", "--set algorithm=VALUE"),
+    ("train --set algorithm.name=opoo", "unknown algorithm 'opoo'", "'opo'"),
     ("train --steps 0", "train.steps = 0", "Rollout batches"),
     (
         "train --steps x",
@@ -86,7 +88,7 @@ MISTAKES = [
 @pytest.fixture
 def workplace(in_tmp: Path) -> Path:
     """A folder with a finished run, an unfinished one, and something in the way."""
-    from opo_cli.config import resolve
+    from opo_cli.presets import resolve
 
     config = resolve("smoke", named={"train": {"steps": 9}}).model_dump(mode="json")
     for name in ("run", "unfinished"):

@@ -8,19 +8,12 @@ import pytest
 from pydantic import BaseModel
 
 from opo_cli.algorithms import ALGORITHMS
-from opo_cli.config import (
-    Algorithm,
-    Config,
-    Section,
-    objective_line,
-    parse_override,
-    preset_names,
-    resolve,
-    validated,
-)
+from opo_cli.config import Algorithm, Config, Section
 from opo_cli.data.benchmarks import check_names
 from opo_cli.errors import OpoError
 from opo_cli.metrics import METRICS
+from opo_cli.presets import parse_override, preset_names, resolve, validated
+from opo_cli.report.plan import objective_line
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

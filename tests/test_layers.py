@@ -20,6 +20,7 @@ LAYERS = {
     "records": 1,
     "console": 1,
     "config": 2,
+    "presets": 2,
     "report": 2,
     "data": 3,
     "grading": 3,

@@ -13,7 +13,7 @@ NAME = "list"
 
 
 def _presets():
-    from opo_cli.config import load_preset, preset_names
+    from opo_cli.presets import load_preset, preset_names
 
     rows = [(name, load_preset(name)["description"]) for name in preset_names()]
     return ("preset", "description"), rows
@@ -27,7 +27,8 @@ def _benchmarks():
 
 def _algorithms():
     from opo_cli.algorithms import ALGORITHMS
-    from opo_cli.config import objective_line, resolve
+    from opo_cli.presets import resolve
+    from opo_cli.report.plan import objective_line
 
     return ("algorithm", "description", "objective", "source"), [
         (name, row.description, objective_line(resolve("tiny", algorithm=name)), row.source)

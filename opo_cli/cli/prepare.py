@@ -15,8 +15,8 @@ NAME = "prepare"
 
 def command(preset: PresetOption = DEFAULT_PRESET, overrides: SetOption = None) -> None:
     """Make a preset's training problems and base model, once."""
-    from opo_cli.config import resolve
     from opo_cli.console import note, out
+    from opo_cli.presets import resolve
 
     config = resolve(preset, overrides=overrides or ())
     prepare_process()

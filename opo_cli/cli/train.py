@@ -39,9 +39,9 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Train a model by reinforcement learning, evaluate it before and after."""
-    from opo_cli.config import resolve
     from opo_cli.console import note
     from opo_cli.console import out as stdout
+    from opo_cli.presets import resolve
     from opo_cli.records import RunFolder
     from opo_cli.train.outputs import check_run, default_folder, stored_config
 

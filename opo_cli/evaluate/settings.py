@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from opo_cli.config import Config, merged, parse_override, resolve, validated
+from opo_cli.config import Config
 from opo_cli.console import progress
+from opo_cli.presets import merged, parse_override, resolve, validated
 from opo_cli.records import RunFolder
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from opo_cli.config import Config, objective_line
+from opo_cli.config import Config
+from opo_cli.rl.advantages import ADVANTAGES
+from opo_cli.rl.objectives import LOSSES
 
 
 def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tuple[str, str]]:
@@ -12,8 +14,10 @@ def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tup
     updates = f"{algorithm.minibatches_per_step} of {rows_per_update} responses"
     if config.is_on_policy:
         updates += " (exact on-policy: ratio 1, clipping inactive, the surrogate loss says nothing)"
-    else:
+    elif algorithm.minibatches_per_step > 1:
         updates += " (off-policy after the first)"
+    else:
+        updates += f" (off-policy: temperature {rollout.temperature:g}, top-p {rollout.top_p:g})"
     threads = (
         f"{config.runtime.num_threads} thread(s)" if config.runtime.num_threads else "all threads"
     )
@@ -43,3 +47,30 @@ def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tup
             else "none",
         ),
     ]
+
+
+def objective_line(config: Config) -> str:
+    """The effective objective in one line."""
+    algorithm = config.algorithm
+    loss = LOSSES[algorithm.loss]
+    parts = [
+        f"maximise {algorithm.reduction} of {loss.formula}",
+        ADVANTAGES[algorithm.advantage].formula
+        + (", whitened over the step" if algorithm.whiten_advantages else ""),
+    ]
+    if loss.uses_clipping:
+        parts.append(f"rho in [{1 - algorithm.clip_low:g}, {1 + algorithm.clip_high:g}]")
+    if algorithm.kl_in == "none" or not algorithm.kl_coefficient:
+        parts.append("no KL")
+    else:
+        parts.append(
+            f"{algorithm.kl_coefficient:g} KL({algorithm.kl_estimator}) in the {algorithm.kl_in}"
+        )
+    parts.append(
+        f"{algorithm.entropy_coefficient:g} entropy"
+        if algorithm.entropy_coefficient
+        else "no entropy"
+    )
+    if algorithm.allow_mismatched_reduction:
+        parts.append("MISMATCHED REDUCTION ALLOWED")
+    return "; ".join(parts)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from opo_cli.config import Config, digest
+from opo_cli.config import Config
 from opo_cli.console import progress, warn
 from opo_cli.data.prompts import make_prompts
 from opo_cli.data.sources import items_of_step, load_problems
@@ -20,6 +20,7 @@ from opo_cli.model.policy import choose_device, load_policy
 from opo_cli.records import (
     RunFolder,
     cache_folder,
+    digest,
     disk_errors,
     read_json,
     source_digest,

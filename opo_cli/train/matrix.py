@@ -12,10 +12,11 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from opo_cli.config import Config, resolve
+from opo_cli.config import Config
 from opo_cli.console import err, note, warn
 from opo_cli.data.benchmarks import check_names
 from opo_cli.errors import OpoError
+from opo_cli.presets import resolve
 from opo_cli.records import RUNS, RunFolder
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.train.interrupt import Interrupted, Interrupts

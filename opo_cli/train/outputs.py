@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from opo_cli.config import Config, digest, resolve, validated
+from opo_cli.config import Config
 from opo_cli.errors import OpoError
-from opo_cli.records import RUNS, RunFolder, environment, write_json
+from opo_cli.presets import resolve, validated
+from opo_cli.records import RUNS, RunFolder, digest, environment, write_json
 
 
 def default_name(config: Config) -> str:

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import opo_cli.data.tiny as task
-from opo_cli.config import Config, Stage, Warmstart, digest
+from opo_cli.config import Config, Stage, Warmstart
 from opo_cli.console import progress
 from opo_cli.data.prompts import render
 from opo_cli.data.sources import save_problems
-from opo_cli.records import cache_folder, disk_errors, source_digest, write_json
+from opo_cli.records import cache_folder, digest, disk_errors, source_digest, write_json
 
 DATA_SOURCES = ("types.py", "data/tiny.py")
 MODEL_SOURCES = (

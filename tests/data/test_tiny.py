@@ -179,6 +179,10 @@ def test_errors_that_are_all_noticed_leave_every_answer_right():
     assert all(text.count(" no ") == NUM_STEPS and " ok" not in text for text in texts)
 
 
+def test_right_lines_are_never_corrected():
+    assert " no " not in "".join(solutions("checked", Style(fix_rate=1.0), 100))
+
+
 def test_ramble_repeats_the_whole_chain():
     texts = solutions("ramble", Style(repeats=(1, 3)), 200)
     assert {text.count("=") for text in texts} == {NUM_STEPS, 3 * NUM_STEPS}

@@ -99,11 +99,12 @@ def test_mathematics_goes_to_workers_that_end_with_the_grader(others: set[int]):
         (rollout(r"\boxed{7}"), "7"),
         (rollout(r"\boxed{\frac13}"), HALF_ANSWER),
         (rollout(HALF), HALF_ANSWER),
+        (rollout(r"\boxed{\frac14}"), HALF_ANSWER),
     ]
     with Grader(Grading(num_workers=2)) as grader:
         grades = grader.grade_responses(pairs)
         assert len(workers(others)) == 2
-    assert [grade.reason for grade in grades] == ["correct", "correct", "wrong", "correct"]
+    assert [grade.correct for grade in grades] == [True, True, False, True, False]
     assert workers(others) == []
 
 
@@ -138,6 +139,17 @@ def test_workers_leave_ctrl_c_to_the_parent(others: set[int]):
         os.kill(before[0], signal.SIGINT)
         assert grade(grader, r"\boxed{\frac24}", HALF_ANSWER).reason == "correct"
         assert workers(others) == before
+
+
+def test_an_interrupt_does_not_wait_for_a_hanging_answer(others: set[int]):
+    started = time.monotonic()
+    grader = Grader(Grading(timeout_seconds=60, num_workers=1))
+    with pytest.raises(KeyboardInterrupt), grader:
+        grade(grader, HALF, HALF_ANSWER)
+        threading.Timer(1.0, signal.raise_signal, (signal.SIGINT,)).start()
+        grade(grader, HANGING, "3")
+    assert time.monotonic() - started < 20
+    assert workers(others) == []
 
 
 PARENT = f"""

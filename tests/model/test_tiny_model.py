@@ -6,9 +6,10 @@ import random
 
 import torch
 
-from opo_cli.config import Embedded, resolve
+from opo_cli.config import Embedded
 from opo_cli.data import tiny
 from opo_cli.model.tiny import build_model, build_tokenizer
+from opo_cli.presets import resolve
 
 
 def solutions(count: int) -> list[str]:

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from opo_cli.algorithms import ALGORITHMS
-from opo_cli.config import Config, resolve
+from opo_cli.config import Config
 from opo_cli.data import tiny
 from opo_cli.data.prompts import make_prompts
 from opo_cli.grading.pool import Grader
 from opo_cli.metrics import METRICS
+from opo_cli.presets import resolve
 from opo_cli.rl.stats import group_sum
 from opo_cli.rollout.engine import create_engine
 from opo_cli.train.batch import Batch, collate

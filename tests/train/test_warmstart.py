@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from opo_cli.config import resolve
 from opo_cli.data import tiny
 from opo_cli.data.sources import load_problems
+from opo_cli.presets import resolve
 from opo_cli.train.warmstart import base_folder, data_folder, is_prepared, prepare, schedule
 
 
