@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
 
 
 def test_compare_trains_what_is_missing_and_tabulates(base, tmp_path, run_opo):
@@ -45,3 +49,32 @@ def test_a_failing_cell_is_told_and_the_others_finish(base, tmp_path, run_opo):
     assert "smoke-ppo-seed0 failed" in result.stderr
     assert "is no run folder" in result.stderr
     assert "tiny-easy" in result.stdout
+
+
+def test_an_interrupted_comparison_stops_its_runs_and_goes_on(base, in_tmp, run_opo):
+    command = ["compare", "--preset", "smoke", "--algorithms", "opo", "--set", "train.steps=40"]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "opo_cli", *command], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not any(log.read_text() for log in in_tmp.glob("runs/smoke-opo-*/steps.jsonl")):
+        assert time.monotonic() < deadline
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGINT)
+    _, talk = parent.communicate(timeout=90)
+    assert parent.returncode == 130
+    assert "call the same command again" in talk
+    assert "Traceback" not in talk
+    [folder] = in_tmp.glob("runs/smoke-opo-*")
+    log = folder / "steps.jsonl"
+    done = len(log.read_text().splitlines())
+    assert 0 < done < 40
+    time.sleep(1)
+    assert len(log.read_text().splitlines()) == done  # No run goes on behind our back.
+    assert list((folder / "checkpoints").glob("*.pt"))
+
+    again = run_opo(*command)
+    assert again.returncode == 0, again.stderr
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, 41))

@@ -7,6 +7,14 @@ from pathlib import Path
 from opo_cli.errors import OpoError
 
 
+def hush_transformers() -> None:
+    """No progress bars and advice on stderr; errors still come as exceptions."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def model_source(path: str) -> str:
     """What `from_pretrained` is to be given: a folder's path, or a hub id as it is.
 

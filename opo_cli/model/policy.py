@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from opo_cli.errors import OpoError
-from opo_cli.model.folder import model_source
+from opo_cli.model.folder import hush_transformers, model_source
 from opo_cli.model.sequences import Sequences
 
 
@@ -53,11 +53,9 @@ def load_policy(path: str, device: torch.device):
         OpoError: no such folder, a broken one, or an architecture that we would score wrongly.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
     source = model_source(path)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    hush_transformers()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -123,8 +123,10 @@ def save_base(config: Config, folder: Path, report: Report) -> None:
 
 def warm_start(config: Config, report: Report):
     """(model, tokenizer) after all stages."""
+    from opo_cli.model.folder import hush_transformers
     from opo_cli.model.tiny import build_model, build_tokenizer
 
+    hush_transformers()
     tokenizer = build_tokenizer()
     model = build_model(config.model.embedded, tokenizer, config.warmstart.seed)
     seen = 0
