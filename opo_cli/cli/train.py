@@ -76,7 +76,7 @@ def command(
         train(config, folder, view)
     except Interrupted as interrupt:
         done = len(folder.steps())
-        note(f"stopped after step {done} of {config.train.steps}; nothing is lost")
+        note(f"stopped after step {done} of {config.train.steps}")
         note(f"go on: opo train --resume --out {folder.path}")
         raise typer.Exit(128 + interrupt.number) from None
     from opo_cli.report.tables import print_run

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from opo_cli.config import Config
-from opo_cli.console import progress
+from opo_cli.console import progress, warn
 from opo_cli.presets import merged, parse_override, resolve, validated
 from opo_cli.records import RunFolder
 
@@ -47,6 +47,19 @@ def eval_config(
     return validated(merged(tables, {"eval": settings}))
 
 
+def _initial_policy(folder: RunFolder | None, device):
+    """The policy that the run started from, or None where nothing says what it was."""
+    from opo_cli.errors import OpoError
+    from opo_cli.model.policy import load_policy
+
+    path = folder.environment().get("initial_policy") if folder else None
+    try:
+        return load_policy(path, device)[0] if path else None
+    except OpoError as error:
+        warn(f"no KL to the initial policy: {error.message}")
+        return None
+
+
 def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, Any]]:
     """Evaluates `folder`'s trained model, or `config.model`.
 
@@ -72,8 +85,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
         torch.set_num_threads(config.runtime.num_threads)
     device, _ = choose_device(config.runtime.device)
     policy, tokenizer = load_policy(str(folder.model if folder else config.model.path), device)
-    initial_path = folder.environment().get("initial_policy") if folder else None
-    initial = load_policy(initial_path, device)[0] if initial_path else None
+    initial = _initial_policy(folder, device)
     name, _ = choose_engine(config.runtime.engine)
     engine = create_engine(name, policy, tokenizer, max_rows=config.rollout.max_rows)
     names = config.eval.benchmarks

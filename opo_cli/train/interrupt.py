@@ -10,11 +10,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal arrived; `number` is which."""
+    """A signal arrived.
 
-    def __init__(self, number: int):
+    Attributes:
+        number: which.
+        is_between_steps: False where it could not wait, so that weights may be half updated.
+    """
+
+    def __init__(self, number: int, *, is_between_steps: bool = True):
         super().__init__()
-        self.number = number
+        self.number, self.is_between_steps = number, is_between_steps
 
 
 class Interrupts:
@@ -52,4 +57,4 @@ class Interrupts:
         if self._is_held and self._waiting is None:
             self._waiting = number
             return
-        raise Interrupted(number)
+        raise Interrupted(number, is_between_steps=not self._is_held)

@@ -82,7 +82,8 @@ class Trainer:
         """Trains to the last step.
 
         Raises:
-            Interrupted: a signal came; the folder holds a checkpoint of the last whole step.
+            Interrupted: a signal came; the folder holds a checkpoint of the last whole step (of an
+                earlier one, where a second signal did not wait for it).
         """
         with Interrupts().installed() as interrupts, Grader(self.config.grading) as grader:
             initial = self._initial_evals(grader)
@@ -129,8 +130,9 @@ class Trainer:
                         if done % every == 0 or done == total:
                             self._checkpoint(done)
                     failures += sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
-        except Interrupted:
-            if done and not checkpoint_path(self.folder.checkpoints, done).exists():
+        except Interrupted as signal:
+            is_saved = not done or checkpoint_path(self.folder.checkpoints, done).exists()
+            if signal.is_between_steps and not is_saved:
                 self._checkpoint(done)
             raise
         if failures:
