@@ -25,7 +25,7 @@ def load_problems(path: Path) -> list[Problem]:
         OpoError: a line that is no problem.
     """
     problems = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             problems.append(Problem(**json.loads(line)))
         except (ValueError, TypeError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 INTEGER = re.compile(r"[+-]?\d{1,15}")
+BRACES = re.compile(r"\\.|[{}]", re.DOTALL)  # An escaped character hides its brace.
 MAX_BOX_CHARACTERS = 300  # A longer "answer" is no answer, and parsers choke on it.
 
 
@@ -34,13 +35,10 @@ def _balanced(text: str, position: int) -> str | None:
     if position >= len(text) or text[position] != "{":
         return None
     depth = 0
-    for end in range(position, len(text)):
-        if text[end] == "{" and text[end - 1] != "\\":
-            depth += 1
-        elif text[end] == "}" and text[end - 1] != "\\":
-            depth -= 1
-            if depth == 0:
-                return text[position + 1 : end]
+    for mark in BRACES.finditer(text, position):
+        depth += {"{": 1, "}": -1}.get(mark[0], 0)
+        if depth == 0:
+            return text[position + 1 : mark.start()]
     return None
 
 
@@ -60,9 +58,18 @@ def math_verdict(extracted: str, answer: str) -> bool:
     """math-verify's verdict. Slow at times and may hang: run it where it can be killed.
 
     The reference answer goes into a box of its own first: parsed bare, LaTeX answers come out
-    empty or wrong. Gold comes first: `verify` is not symmetric.
+    empty or wrong. Gold comes first: `verify` is not symmetric. Its own timeouts are off: they
+    would turn a hang into "wrong".
+
+    Raises:
+        ValueError: the reference answer does not parse, so nothing could match it.
     """
     import math_verify
 
-    gold = math_verify.parse("\\boxed{" + answer.strip().strip("$") + "}")
-    return bool(math_verify.verify(gold, math_verify.parse("\\boxed{" + extracted + "}")))
+    gold, given = (
+        math_verify.parse("\\boxed{" + text.strip().strip("$") + "}", parsing_timeout=None)
+        for text in (answer, extracted)
+    )
+    if not gold:
+        raise ValueError(f"the reference answer {answer!r} does not parse")
+    return bool(math_verify.verify(gold, given, timeout_seconds=None))

@@ -161,9 +161,10 @@ def _curve_lines(groups: dict[str, list[Run]], metrics: Sequence[str]) -> list[s
         low, high, digits = min(known), max(known), METRICS[metric].digits
         lines.append(f"{metric} over steps, {low:.{digits}f} to {high:.{digits}f}")
         for label, curve in curves.items():
-            if curve:
+            if any(v == v for v in curve):
                 line = sparkline(curve, CURVE_WIDTH, low, high, blocks)
-                ends = f"{curve[0]:.{digits}f} → {curve[-1]:.{digits}f}"
+                first, *_, last = [v for v in [*curve, *curve] if v == v]
+                ends = f"{first:.{digits}f} → {last:.{digits}f}"
                 lines.append(f"  {label:<{width}}  {line:<{CURVE_WIDTH}}  {ends}")
         lines.append("")
     return lines

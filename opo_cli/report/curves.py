@@ -13,11 +13,22 @@ ASCII_BLOCKS = "_.-=+*%#"  # For terminals and pipes that cannot show the others
 def sparkline(
     values: Sequence[float], width: int, low: float, high: float, blocks: str = BLOCKS
 ) -> str:
-    """`values` over a shared scale [low, high], averaged into at most `width` characters."""
-    parts = np.array_split(np.asarray(values, float), min(width, len(values)))
+    """`values` over a shared scale [low, high], averaged into at most `width` characters.
+
+    nan is a gap; a character whose values are all gaps is a space.
+    """
     span = (high - low) or 1.0
-    levels = [(np.nanmean(part) - low) / span * (len(blocks) - 1) for part in parts if len(part)]
-    return "".join(blocks[int(np.clip(round(level), 0, len(blocks) - 1))] for level in levels)
+
+    def character(part: np.ndarray) -> str:
+        known = part[~np.isnan(part)]
+        if not len(known):
+            return " "
+        level = round((known.mean() - low) / span * (len(blocks) - 1))
+        return blocks[min(max(level, 0), len(blocks) - 1)]
+
+    if not len(values):
+        return ""
+    return "".join(map(character, np.array_split(np.array(values), min(width, len(values)))))
 
 
 def mean_curve(curves: Sequence[Sequence[float | None]]) -> list[float]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from opo_cli.rl.stats import group_sum
+from opo_cli.rl.stats import group_is_constant, group_sum
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,8 +48,9 @@ def group_advantage(
     total, weighted = group_sum(weights, groups), group_sum(weights * rewards, groups)
     if leave_one_out:
         total, weighted = total - weights, weighted - weights * rewards
-    alone = group_sum(valid.to(rewards.dtype), groups) <= 1
-    usable = valid & ~alone & (total > 0)
+    # Exactly 0 without signal (a group of one included), not the mean's rounding error, which a
+    # division by the group's spread would blow up.
+    usable = valid & ~group_is_constant(rewards, groups, valid) & (total > 0)
     return (rewards - weighted / total.where(usable, zero + 1)).where(usable, zero)
 
 

@@ -26,12 +26,13 @@ def group_sum(x: Tensor, groups: Tensor) -> Tensor:
     return x.new_zeros(num_groups).index_add(0, groups, x)[groups]
 
 
-def group_is_constant(x: Tensor, groups: Tensor) -> Tensor:
-    """(B,) bool: whether all of the row's group hold the same value of `x` (B,)."""
+def group_is_constant(x: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
+    """(B,) bool: whether the valid rows of the row's group hold one and the same `x` (B,)."""
     num_groups = int(groups.max()) + 1 if groups.numel() else 0
-    low = x.new_full((num_groups,), float("inf")).scatter_reduce(0, groups, x, "amin")
-    high = x.new_full((num_groups,), float("-inf")).scatter_reduce(0, groups, x, "amax")
-    return (low == high)[groups]
+    least, most = x.new_full((num_groups,), float("inf")), x.new_full((num_groups,), float("-inf"))
+    low = least.scatter_reduce(0, groups, x.where(valid, least.new_tensor(float("inf"))), "amin")
+    high = most.scatter_reduce(0, groups, x.where(valid, most.new_tensor(float("-inf"))), "amax")
+    return (low >= high)[groups]
 
 
 def whiten(x: Tensor, mask: Tensor, all_sum: AllSum = lambda s: s) -> Tensor:

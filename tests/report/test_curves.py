@@ -48,7 +48,6 @@ def test_a_gap_inside_an_average_is_skipped():
     assert sparkline([0.0, 0.0, math.nan, 7.0], 2, 0, 7) == "▁█"
 
 
-@pytest.mark.xfail(raises=(RuntimeWarning, ValueError), strict=True, reason="gaps are not drawn")
 @pytest.mark.parametrize("curve", [[math.nan, 7.0], [math.nan, math.nan]])
 def test_a_gap_keeps_its_place(curve):
     assert len(sparkline(curve, 40, 0, 7)) == 2
