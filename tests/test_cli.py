@@ -148,11 +148,11 @@ def test_lists_print_in_every_format(what, format, in_tmp, capsys):
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(run_opo, in_tmp):
-    result = run_opo("train", "--dry-run", "--algorithm", "grpo")
+    result = run_opo("train", "--dry-run", "-a", "grpo", "--set", "rollout.group_size=8")
     assert result.returncode == 0, result.stderr
     for text in (
-        "16 prompts x group of 16 = 256 responses",
-        "per batch 8 of 32 responses (off-policy after the first)",
+        "16 prompts x group of 8 = 128 responses",
+        "per batch 8 of 16 responses (off-policy after the first)",
         "0.001 KL(k3) in the loss",
         "auto; torch sees no GPU" if not has_gpu() else "auto",
         "transformers (auto",

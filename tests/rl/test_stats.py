@@ -32,12 +32,22 @@ def test_group_sum_is_the_sum_over_rows_of_one_group(pairs):
 @given(rows)
 def test_group_is_constant_compares_with_the_whole_group(pairs):
     expected = [len({x for x, g in pairs if g == own}) == 1 for _, own in pairs]
-    assert group_is_constant(*unpacked(pairs)).tolist() == expected
+    everything = torch.ones(len(pairs), dtype=torch.bool)
+    assert group_is_constant(*unpacked(pairs), everything).tolist() == expected
 
 
-@pytest.mark.parametrize("function", [group_sum, group_is_constant])
-def test_no_rows(function):
-    assert function(torch.zeros(0), torch.zeros(0, dtype=torch.int64)).shape == (0,)
+def test_group_is_constant_leaves_out_what_is_not_valid():
+    x, groups = torch.tensor([1.0, 2.0, 1.0, float("nan")]), torch.zeros(4, dtype=torch.int64)
+    valid = torch.tensor([True, False, True, False])
+    assert group_is_constant(x, groups, valid).all()
+    assert group_is_constant(x, groups, torch.zeros(4, dtype=torch.bool)).all()
+    assert not group_is_constant(x, groups, torch.tensor([True, True, True, False])).any()
+
+
+def test_no_rows():
+    x, groups = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+    assert group_sum(x, groups).shape == (0,)
+    assert group_is_constant(x, groups, x.bool()).shape == (0,)
 
 
 tokens = st.lists(st.tuples(numbers, st.booleans()), min_size=2, max_size=20).filter(
