@@ -1,8 +1,10 @@
 """Rollouts from any Hugging Face causal LM, with a sampling loop of our own.
 
-What makes it several times as fast as `generate` on small models: each prompt is prefilled once for
-its whole group, keys and values are written into a preallocated cache instead of concatenated, and
-finished rows leave the batch. Shape legend: B rows, P longest prompt, S cache slots, V vocabulary.
+What makes it faster than `generate` (`benchmarks/step_cost.py` says by how much): each prompt is
+prefilled once for its whole group, keys and values are written into slots reserved ahead instead of
+concatenated per token, and finished rows leave the batch.
+
+Shape legend: R rows of the batch, B of them still being written, T tokens, S slots, V vocabulary.
 
 Prompts are padded on the left, so that all rows write the same cache slot at each step.
 """
@@ -10,7 +12,7 @@ Prompts are padded on the left, so that all rows write the same cache slot at ea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -72,11 +74,32 @@ class _Rows:
     """(B,) position of the last token."""
     logits: Tensor
     """(B, V) for the next token."""
+    noise: Tensor
+    """(B, NOISE_BLOCK) uniform numbers of the current block of tokens."""
 
-    def take(self, rows: Tensor) -> _Rows:
-        return _Rows(
-            self.index[rows], self.attention[rows], self.positions[rows], self.logits[rows]
-        )
+    def take(self, kept: Tensor) -> _Rows:
+        return _Rows(*(getattr(self, field.name)[kept] for field in fields(self)))
+
+
+@dataclass(slots=True)
+class _Written:
+    """What all R rows of the batch have written so far."""
+
+    tokens: Tensor
+    """(R, T) int64."""
+    logprobs: Tensor
+    """(R, T) fp32."""
+    lengths: Tensor
+    """(R,) T until the row stops."""
+    has_stopped: Tensor
+    """(R,) bool."""
+
+    def add(self, step: int, index: Tensor, tokens: Tensor, logprobs: Tensor, ends: Tensor):
+        """Writes one token (B,) of the rows `index`; returns which of them (B,) go on."""
+        self.tokens[index, step], self.logprobs[index, step] = tokens, logprobs
+        stopping = index[torch.isin(tokens, ends) & ~self.has_stopped[index]]
+        self.has_stopped[stopping], self.lengths[stopping] = True, step + 1
+        return ~self.has_stopped[index]
 
 
 class TransformersEngine:
@@ -118,44 +141,30 @@ class TransformersEngine:
         return groups
 
     def _generate_chunk(self, prompts, sampling: Sampling, keys, report) -> list[Group]:
-        num_rows, count = len(keys), sampling.num_responses
+        num_rows, num_tokens = len(keys), sampling.max_new_tokens
         cache, rows = self._prefill(prompts, sampling)
-        tokens = torch.zeros(num_rows, sampling.max_new_tokens, dtype=torch.long)
-        logprobs = torch.zeros(num_rows, sampling.max_new_tokens)
-        lengths = torch.full((num_rows,), sampling.max_new_tokens)
-        stopped = torch.zeros(num_rows, dtype=torch.bool)
-        for step in range(sampling.max_new_tokens):
+        written = _Written(
+            tokens=rows.index.new_zeros(num_rows, num_tokens),
+            logprobs=rows.logits.new_zeros(num_rows, num_tokens),
+            lengths=rows.index.new_full((num_rows,), num_tokens),
+            has_stopped=torch.zeros_like(rows.index, dtype=torch.bool),
+        )
+        for step in range(num_tokens):
             if step % NOISE_BLOCK == 0:
-                noise = _uniforms(keys, rows.index, step // NOISE_BLOCK)
-                noise_row = torch.zeros(num_rows, dtype=torch.long)
-                noise_row[rows.index.cpu()] = torch.arange(len(rows.index))
-            here = rows.index.cpu()
-            uniform = noise[noise_row[here], step % NOISE_BLOCK].to(rows.logits.device)
-            chosen, chosen_logprobs = sample(rows.logits, uniform, sampling)
-            tokens[here, step], logprobs[here, step] = chosen.cpu(), chosen_logprobs.cpu()
-            ended = torch.isin(chosen, self.ends)
-            newly = here[ended.cpu() & ~stopped[here]]
-            stopped[newly], lengths[newly] = True, step + 1
-            alive = (~stopped[here]).to(chosen.device)
-            num_alive = int(alive.sum())
+                rows.noise = _uniforms(keys, rows.index, step // NOISE_BLOCK)
+            tokens, logprobs = sample(rows.logits, rows.noise[:, step % NOISE_BLOCK], sampling)
+            going_on = written.add(step, rows.index, tokens, logprobs, self.ends)
+            num_alive = int(going_on.sum())
             report(num_rows - num_alive)
-            if num_alive == 0 or step + 1 == sampling.max_new_tokens:
+            if num_alive == 0 or step + 1 == num_tokens:
                 break
             is_full = step > 0 and step % SLOT_BLOCK == 0
-            if is_full or num_alive < COMPACT_BELOW * len(here):
-                kept = alive.nonzero().squeeze(-1)
+            if is_full or num_alive < COMPACT_BELOW * len(tokens):
+                kept = going_on.nonzero().squeeze(-1)
                 _reserve(cache, kept, SLOT_BLOCK - step % SLOT_BLOCK)
-                rows, chosen = rows.take(kept), chosen[kept]
-            self._decode(cache, rows, chosen)
-        rollouts = self._rollouts(tokens, logprobs, lengths, stopped)
-        return [
-            Group(
-                prompt=prompt,
-                rollouts=tuple(rollouts[i * count : (i + 1) * count]),
-                policy_version=self.version,
-            )
-            for i, prompt in enumerate(prompts)
-        ]
+                rows, tokens = rows.take(kept), tokens[kept]
+            self._decode(cache, rows, tokens)
+        return self._groups(prompts, written, sampling.num_responses)
 
     def _prefill(self, prompts: Sequence[Prompt], sampling: Sampling) -> tuple[Cache, _Rows]:
         """One forward over the prompts; then each row of the cache once per response."""
@@ -187,6 +196,7 @@ class TransformersEngine:
             attention=whole[repeat],
             positions=positions[repeat, -1],
             logits=logits[repeat].float(),
+            noise=logits.new_empty(len(repeat), 0),
         )
 
     def _decode(self, cache: Cache, rows: _Rows, chosen: Tensor) -> None:
@@ -204,19 +214,27 @@ class TransformersEngine:
             .float()
         )
 
-    def _rollouts(self, tokens, logprobs, lengths, stopped) -> list[Rollout]:
-        ids = [row[:n] for row, n in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    def _groups(self, prompts, written: _Written, count: int) -> list[Group]:
+        lengths, has_stopped = written.lengths.tolist(), written.has_stopped.tolist()
+        ids = [row[:n] for row, n in zip(written.tokens.tolist(), lengths, strict=True)]
+        logprobs = [row[:n] for row, n in zip(written.logprobs.tolist(), lengths, strict=True)]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [
+        rollouts = [
             Rollout(
-                token_ids=tuple(row_ids),
-                sampler_logprobs=tuple(row_logprobs[: len(row_ids)]),
-                text=text,
-                finish_reason="stop" if has_stopped else "length",
+                token_ids=tuple(ids[row]),
+                sampler_logprobs=tuple(logprobs[row]),
+                text=texts[row],
+                finish_reason="stop" if has_stopped[row] else "length",
             )
-            for row_ids, row_logprobs, text, has_stopped in zip(
-                ids, logprobs.tolist(), texts, stopped.tolist(), strict=True
+            for row in range(len(ids))
+        ]
+        return [
+            Group(
+                prompt=prompt,
+                rollouts=tuple(rollouts[place * count : (place + 1) * count]),
+                policy_version=self.version,
             )
+            for place, prompt in enumerate(prompts)
         ]
 
 
@@ -229,7 +247,7 @@ def _reserve(cache: Cache, rows: Tensor, num_new_slots: int) -> None:
 def _uniforms(keys: Sequence[tuple[int, ...]], index: Tensor, block: int) -> Tensor:
     """(B, NOISE_BLOCK) in [0, 1): each row's own stream, a function of its key and the block."""
     draws = [np.random.default_rng([*keys[i], block]).random(NOISE_BLOCK) for i in index.tolist()]
-    return torch.from_numpy(np.stack(draws))
+    return torch.from_numpy(np.stack(draws)).to(index.device)
 
 
 def sample(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
