@@ -1,6 +1,7 @@
 # The two commands of the README. Each makes its virtual environment anew.
 PYTHON ?= python3
 
+.NOTPARALLEL:
 .PHONY: demo test venv lint clean
 
 demo: venv

@@ -10,16 +10,13 @@ Row = TypeVar("Row")
 
 
 def choose(name: str, table: Mapping[str, Row], what: str) -> Row:
-    """The row called `name` (case does not matter).
+    """The row called `name`.
 
     Raises:
         OpoError: no such row; the hint names the nearest one, or all.
     """
     if name in table:
         return table[name]
-    folded = {key.lower(): row for key, row in table.items()}
-    if name.lower() in folded:
-        return folded[name.lower()]
     raise OpoError(f"unknown {what} '{name}'", did_you_mean(name, table, what))
 
 

@@ -16,6 +16,7 @@ from opo_cli.rl.objectives import KL_ESTIMATORS, LOSSES, REDUCTIONS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -23,7 +24,11 @@ class Section(BaseModel):
     """Strict, frozen, unknown keys refused; a string under a field is its description."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -130,11 +135,15 @@ class Warmstart(Section):
     """Run in order; each with a fresh optimizer."""
     batch_size: Count = 64
     """Examples per optimizer step."""
+    max_response_tokens: Count = 96
+    """Solutions are cut here."""
+    microbatch_tokens: Count = 1024
+    """Padded tokens per forward and backward."""
     warmup_steps: Count = 20
     """Optimizer steps of linear warm-up."""
     final_learning_rate_fraction: Share = 0.03
     """Where the cosine ends, as a share of the peak."""
-    beta2: Share = 0.98
+    beta2: Decay = 0.98
     """AdamW; beta1 is 0.9."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW."""
@@ -182,9 +191,9 @@ class Algorithm(Section):
 class Optim(Section):
     learning_rate: Positive = 1e-6
     """AdamW, constant."""
-    beta1: Share = 0.9
+    beta1: Decay = 0.9
     """AdamW."""
-    beta2: Share = 0.95
+    beta2: Decay = 0.95
     """AdamW."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW."""
@@ -199,12 +208,8 @@ class Rollout(Section):
     """Responses per prompt."""
     max_new_tokens: Count = 96
     """Longest response, tokens."""
-    temperature: Positive = 1.0
-    """Sampling temperature."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus sampling."""
     max_rows: Count = 512
-    """Responses decoded at once; bounds the key/value cache."""
+    """Responses decoded at once (at least one group); bounds the key/value cache."""
 
 
 class Train(Section):
@@ -291,12 +296,9 @@ class Config(Section):
 
     @property
     def is_on_policy(self) -> bool:
-        """One optimizer step per batch, sampled from the very distribution that is trained."""
-        return (
-            self.algorithm.minibatches_per_step == 1
-            and self.rollout.temperature == 1
-            and self.rollout.top_p == 1
-        )
+        """One optimizer step per batch. (Rollouts are always drawn at temperature 1 and top-p 1:
+        the very distribution that is trained.)"""
+        return self.algorithm.minibatches_per_step == 1
 
 
 def check(config: Config) -> None:
@@ -315,6 +317,16 @@ def check(config: Config) -> None:
             f"rollout.group_size = {rollout.group_size}: the '{algorithm.advantage}' baseline "
             "compares the responses of a prompt and needs at least 2",
             "--set rollout.group_size=8, or --algorithm ppo, which needs no group",
+        )
+    if algorithm.kl_in == "loss" and algorithm.kl_estimator == "k1":
+        raise OpoError(
+            "algorithm.kl_estimator = 'k1' in the loss: its expected gradient is zero",
+            "--set algorithm.kl_estimator=k2 (or k3), or --set algorithm.kl_in=reward",
+        )
+    if algorithm.kl_in == "none" and algorithm.kl_coefficient:
+        raise OpoError(
+            f"algorithm.kl_coefficient = {algorithm.kl_coefficient:g}: algorithm.kl_in is 'none'",
+            "--set algorithm.kl_in=loss (or reward), or leave the coefficient out",
         )
     if rollout.prompts_per_step % algorithm.minibatches_per_step:
         raise OpoError(

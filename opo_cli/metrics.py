@@ -25,7 +25,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "step": Metric("step", "rollout batches trained on, this one included", "count", digits=0),
     "policy_version": Metric(
-        "version", "weight updates behind the weights that sampled this batch", "count", digits=0
+        "version", "steps behind the weights that sampled this batch", "count", digits=0
     ),
     "reward": Metric("reward", "mean over responses of r", "reward", "higher"),
     "accuracy": Metric("accuracy", "share of responses graded correct", "share", "higher"),
@@ -33,7 +33,9 @@ METRICS: dict[str, Metric] = {
     "length_right": Metric("len right", "mean length of correct responses", "tokens", digits=1),
     "length_wrong": Metric("len wrong", "mean length of the others", "tokens", digits=1),
     "truncated": Metric("truncated", "share of responses cut at max_new_tokens", "share", "lower"),
-    "no_answer": Metric("no answer", "share of finished responses without a box", "share", "lower"),
+    "no_answer": Metric(
+        "no answer", "share of responses that finished without a box", "share", "lower"
+    ),
     **{
         f"grader_{reason}": Metric(
             f"gr. {reason}", f"share of responses whose grading ended in {reason}", "share", "lower"
@@ -44,7 +46,9 @@ METRICS: dict[str, Metric] = {
         "zero signal", "share of groups whose rewards are all equal", "share", "lower"
     ),
     "advantage": Metric("advantage", "mean over responses of A (of its tokens' mean)", "reward"),
-    "entropy": Metric("entropy", "exact: mean over tokens of -sum_v p log p", "nats/token"),
+    "entropy": Metric(
+        "entropy", "exact, at rollout weights: mean over tokens of -sum_v p log p", "nats/token"
+    ),
     "entropy_sampled": Metric("sampled H", "mean over tokens of -log p(token)", "nats/token"),
     "kl_k1_token": Metric(
         "KL k1/tok", "KL(policy||initial): token mean of log p - log p0", "nats/token"

@@ -93,18 +93,17 @@ def resolve(
     tables: dict[str, Any] = {}
     for text in overrides:
         tables = merged(tables, parse_override(text))
-    sections = [layer.get("algorithm") for layer in (tables, raw)]
-    named_by = [section.get("name") for section in sections if isinstance(section, Mapping)]
-    name = next((name for name in (algorithm, *named_by) if name), "opo")
-    row = choose(str(name), ALGORITHMS, "algorithm")
-    name = next(key for key, value in ALGORITHMS.items() if value is row)
-
-    result: dict[str, Any] = {"preset": preset, "algorithm": dict(row.settings)}
+    name = str(_algorithm_of(tables) or algorithm or _algorithm_of(raw) or "opo")
+    row = choose(name, ALGORITHMS, "algorithm")
+    result: dict[str, Any] = {"preset": preset, "algorithm": {**row.settings, "name": name}}
     for layer in (raw, per_algorithm.get(name, {}), named or {}, tables):
         result = merged(result, layer)
-    if isinstance(result["algorithm"], dict):  # Spelled as in the table, whatever case was asked.
-        result["algorithm"]["name"] = name
     return validated(result)
+
+
+def _algorithm_of(tables: Mapping[str, Any]) -> Any:
+    section = tables.get("algorithm")
+    return section.get("name") if isinstance(section, Mapping) else None
 
 
 def validated(tables: Mapping[str, Any]) -> Config:

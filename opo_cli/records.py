@@ -7,6 +7,7 @@ line per benchmark and evaluation), `checkpoints/`, and `model/` once training i
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -26,6 +27,7 @@ from opo_cli.choose import did_you_mean
 from opo_cli.errors import OpoError
 
 RUNS = Path("runs")
+NOT_SHAPING = ("description", "compare", "checkpoint")
 PACKAGES = ("opo", "torch", "transformers", "math-verify", "numpy", "pydantic")
 
 
@@ -117,6 +119,11 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def shaping(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that shape a run's results: without its description and the like."""
+    return {key: value for key, value in config.items() if key not in NOT_SHAPING}
+
+
 def source_digest(*names: str) -> str:
     """A hash of our own source: files or folders below the package. It keys caches, so that a
     change of the code never meets what older code has made."""
@@ -183,18 +190,29 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        return (self.path / "config.json").is_file()
+        return all((self.path / name).is_file() for name in ("config.json", "environment.json"))
 
     @property
     def is_finished(self) -> bool:
         return (self.model / "config.json").is_file()
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Raises OpoError where another process works on this run. The lock dies with its owner."""
+        with (self.path / "config.json").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OpoError(
+                    f"another process is at work on '{self.path}'", "wait for it, or choose --out"
+                ) from None
+            yield
+
     def config(self) -> dict[str, Any]:
         return read_json(self.path / "config.json")
 
     def environment(self) -> dict[str, Any]:
-        path = self.path / "environment.json"
-        return read_json(path) if path.is_file() else {}
+        return read_json(self.path / "environment.json")
 
     def steps(self) -> list[dict[str, Any]]:
         return read_lines(self.path / "steps.jsonl")
@@ -213,8 +231,11 @@ class RunFolder:
         write_text(self.path / "evals.jsonl", "".join(json.dumps(r) + "\n" for r in records))
 
     def _append(self, name: str, records: Iterable[dict[str, Any]]) -> None:
-        with (self.path / name).open("a") as file:
-            file.write("".join(json.dumps(record) + "\n" for record in records))
+        path = self.path / name
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        is_torn = path.exists() and not path.read_bytes().endswith((b"\n", b""))
+        with path.open("a") as file:
+            file.write("\n" + lines if is_torn else lines)
 
     def keep_steps(self, count: int) -> None:
         """Cuts the log back to the first `count` steps, where a checkpoint stands."""

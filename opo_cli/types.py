@@ -63,7 +63,7 @@ class Group:
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     policy_version: int
-    """Number of weight updates that the sampling weights had seen."""
+    """Number of steps that the sampling weights had seen."""
 
 
 GradeReason = Literal["correct", "wrong", "no-answer", "truncated", "timeout", "error"]

@@ -38,13 +38,17 @@ MISTAKES = [
     ("train --engine vlm", "runtime.engine = 'vlm'", "Rollout engine"),
     ("train --stepps 3", "No such option: --stepps", "opo train --help"),
     ("train --set rollout.group_size=1", "rollout.group_size = 1", "--algorithm ppo"),
-    ("train --set rollout.temperature=0", "rollout.temperature = 0", "temperature"),
-    ("train --set rollout.top_p=1.5", "rollout.top_p = 1.5", "Nucleus"),
     ("train --set algorithm.minibatches_per_step=3", "= 3 does not divide", "whole groups"),
     ("train --set algorithm.advantage=oppo", "unknown advantage estimator 'oppo'", "'opo'"),
     ("train --set algorithm.loss=ppo", "unknown loss 'ppo'", "ppo-clip"),
     ("train --set algorithm.reduction=token", "unknown reduction 'token'", "token-mean"),
     ("train --set algorithm.kl_estimator=k4", "unknown KL estimator 'k4'", "k"),
+    ("train --set algorithm.advantage=RLOO", "unknown advantage estimator 'RLOO'", "'rloo'"),
+    ("train --set algorithm.kl_in=loss --set algorithm.kl_estimator=k1", "gradient is zero", "k2"),
+    ("train --set algorithm.kl_coefficient=1", "algorithm.kl_in is 'none'", "kl_in=loss"),
+    ("train --set optim.beta1=1.0", "optim.beta1 = 1.0", "AdamW"),
+    ("train --set optim.learning_rate=inf", "optim.learning_rate = inf", "AdamW"),
+    ("train --set data.template=foo", "unknown template 'foo'", "line"),
     ("train --set algorithm.kl_in=los", "algorithm.kl_in = 'los'", "KL"),
     ("train --set data.min_terms=9", "min_terms 9 exceeds max_terms 7", "data"),
     ("train --set eval.benchmarks=['AIME42']", "unknown benchmark 'AIME42'", "known benchmarks"),
@@ -74,6 +78,12 @@ MISTAKES = [
     ("eval tiny-easy --run run --format html", "'html'", "opo eval --help"),
     ("compare", "neither runs nor a preset", "opo compare --preset tiny"),
     ("compare run --preset tiny", "both runs and a preset", "opo compare RUN"),
+    ("eval tiny-easy --run run --set eval.k=4", "eval.k = 4", "pass@k"),
+    ("eval tiny-easy --run run --set eval.samples=abc", "eval.samples = 'abc'", "per problem"),
+    ("eval tiny-easy --run foreign", "no run at 'foreign'", "opo train"),
+    ("compare run --seeds 0", "go with --preset", "instead of runs"),
+    ("compare --preset tiny --set seed=3", "a comparison sets that itself", "--seeds"),
+    ("compare --preset tiny --algorithms ,", "--algorithms ',' holds no name", "a,b"),
     ("compare nowhere", "no run at 'nowhere'", "opo train"),
     ("compare unfinished", "run 'unfinished' is not finished", "opo train --resume"),
     ("compare --preset tiny --algorithms opo,gpro", "unknown algorithm 'gpro'", "'grpo'"),
@@ -94,8 +104,11 @@ def workplace(in_tmp: Path) -> Path:
     for name in ("run", "unfinished"):
         (in_tmp / name).mkdir()
         (in_tmp / name / "config.json").write_text(json.dumps(config))
+        (in_tmp / name / "environment.json").write_text("{}")
     (in_tmp / "run" / "model").mkdir()
     (in_tmp / "run" / "model" / "config.json").write_text("{}")
+    (in_tmp / "foreign").mkdir()  # Some model's config, not a run's.
+    (in_tmp / "foreign" / "config.json").write_text('{"model_type": "qwen2"}')
     (in_tmp / "occupied").mkdir()
     (in_tmp / "occupied" / "file").write_text("mine")
     return in_tmp

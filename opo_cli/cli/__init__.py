@@ -23,6 +23,9 @@ FILE_ERRORS = {
     errno.EROFS: "the disk is read-only; choose another folder with --out (cache: OPO_CACHE)",
     errno.EACCES: "choose a folder that you may write, with --out (cache: OPO_CACHE)",
     errno.EPERM: "choose a folder that you may write, with --out (cache: OPO_CACHE)",
+    errno.EEXIST: "something is in the way; choose another folder with --out (cache: OPO_CACHE)",
+    errno.ENOTEMPTY: "another process has written there; choose another folder with --out",
+    errno.ENAMETOOLONG: "choose a shorter name with --out",
     errno.ENOTDIR: "a part of the path is a file; choose another folder with --out",
 }
 

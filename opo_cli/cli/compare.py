@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from opo_cli.cli.options import (
     Format,
     FormatOption,
     SetOption,
+    num_cores,
     parse_names,
     parse_numbers,
     prepare_process,
@@ -48,7 +48,7 @@ def command(
     from opo_cli.report.compare import comparison
     from opo_cli.report.tables import print_report
 
-    names = parse_names(curves)
+    names = parse_names(curves, "--curves")
     for name in names:
         choose(name, METRICS, "metric")
     if bool(runs) == bool(preset):
@@ -58,6 +58,11 @@ def command(
         )
     if jobs is not None and jobs < 1:
         raise OpoError(f"--jobs {jobs}: at least one run at a time", "leave it out: one per core")
+    if runs and (algorithms or seeds or jobs or overrides):
+        raise OpoError(
+            "--algorithms, --seeds, --jobs and --set go with --preset, not with finished runs",
+            "leave them out, or give a preset instead of runs",
+        )
     failed = []
     if preset:
         prepare_process()
@@ -65,14 +70,14 @@ def command(
 
         cells = plan_matrix(
             preset,
-            None if algorithms is None else parse_names(algorithms),
+            None if algorithms is None else parse_names(algorithms, "--algorithms"),
             None if seeds is None else parse_numbers(seeds, "--seeds"),
             overrides,
         )
-        failed = run_matrix(cells, jobs or len(os.sched_getaffinity(0)))
+        failed = run_matrix(cells, jobs or num_cores())
         folders = [cell.folder for cell in cells if cell.folder.is_finished]
     else:
-        folders = [find_run(run) for run in dict.fromkeys(runs)]
+        folders = list({run.path.resolve(): run for run in map(find_run, runs)}.values())
     if folders:
         print_report(out, comparison(folders, names), format)
     if failed:

@@ -39,7 +39,7 @@ def command(
     from opo_cli.model.folder import model_source
     from opo_cli.records import find_run, newest_finished_run
 
-    names = check_names(tuple(benchmarks))
+    check_names(benchmarks)
     if run and model:
         raise OpoError(f"--run {run} and --model {model}: one of them", "leave one out")
     if model:
@@ -51,7 +51,7 @@ def command(
         folder,
         model,
         DEFAULT_PRESET,
-        benchmarks=names,
+        benchmarks=benchmarks,
         samples=samples,
         k=None if k is None else parse_numbers(k, "--k"),
         limit=limit,
@@ -62,4 +62,7 @@ def command(
     from opo_cli.evaluate.settings import evaluate_model
     from opo_cli.report.tables import print_evals
 
-    print_evals(out, evaluate_model(config, folder), format)
+    records = evaluate_model(config, folder)
+    print_evals(out, records, format)
+    if folder is not None:  # After the table: a folder that cannot be written costs no result.
+        folder.add_evals({"policy": "asked", "step": config.train.steps, **r} for r in records)

@@ -79,5 +79,15 @@ def parse_numbers(text: str, option: str) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def parse_names(text: str) -> list[str]:
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+def parse_names(text: str, option: str) -> list[str]:
+    """`a,b,c`. Raises OpoError where there is no name in it."""
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise OpoError(f"{option} '{text}' holds no name", f"for example: {option} a,b")
+    return names
+
+
+def num_cores() -> int:
+    """The cores that this process may use, where the system tells."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1

@@ -43,7 +43,7 @@ def command(
     from opo_cli.console import out as stdout
     from opo_cli.presets import resolve
     from opo_cli.records import RunFolder
-    from opo_cli.train.outputs import check_run, default_folder, stored_config
+    from opo_cli.train.outputs import check_data, check_run, default_folder, stored_config
 
     named = named_options(seed=seed, steps=steps, model=model, engine=engine)
     is_told_nothing = not (preset or algorithm or named or overrides)
@@ -54,10 +54,9 @@ def command(
             preset or DEFAULT_PRESET, algorithm=algorithm, named=named, overrides=overrides or ()
         )
         folder = RunFolder(out) if out else default_folder(config)
-    from opo_cli.data.benchmarks import check_names
     from opo_cli.model.folder import model_source
 
-    check_names(config.eval.benchmarks)
+    check_data(config)
     if config.model.path:
         model_source(config.model.path)
     if not dry_run:
@@ -75,9 +74,9 @@ def command(
     try:
         train(config, folder, view)
     except Interrupted as interrupt:
-        done = len(folder.steps())
-        note(f"stopped after step {done} of {config.train.steps}")
-        note(f"go on: opo train --resume --out {folder.path}")
+        if folder.exists:
+            note(f"stopped after step {len(folder.steps())} of {config.train.steps}")
+            note(f"go on: opo train --resume --out {folder.path}")
         raise typer.Exit(128 + interrupt.number) from None
     from opo_cli.report.tables import print_run
 

@@ -30,12 +30,16 @@ def load_problems(path: Path) -> list[Problem]:
             problems.append(Problem(**json.loads(line)))
         except (ValueError, TypeError) as error:
             raise OpoError(
-                f"{path}:{number}: not a problem ({error})", "opo prepare --force makes it anew"
+                f"{path}:{number}: not a problem ({error})",
+                "remove the folder; opo prepare makes it anew",
             ) from None
     return problems
 
 
 Item = TypeVar("Item")
+
+# First word of each random stream's key: equal (seed, step) must not make equal streams.
+PROMPT_STREAM, MINIBATCH_STREAM, SAMPLING_STREAM, EVALUATION_STREAM = 1, 2, 3, 4
 
 
 def items_of_step(items: Sequence[Item], seed: int, step: int, count: int) -> list[Item]:
@@ -50,6 +54,6 @@ def items_of_step(items: Sequence[Item], seed: int, step: int, count: int) -> li
     for position in range(step * count, (step + 1) * count):
         epoch, place = divmod(position, len(items))
         if place == 0 or not chosen:
-            order = np.random.default_rng([seed, epoch]).permutation(len(items))
+            order = np.random.default_rng([PROMPT_STREAM, seed, epoch]).permutation(len(items))
         chosen.append(items[order[place]])
     return chosen

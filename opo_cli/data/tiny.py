@@ -35,7 +35,7 @@ TIERS: dict[str, tuple[int, int]] = {
     "tiny-hard": (6, 7),
     "tiny-ood": (8, 9),
 }
-"""Tier -> fewest and most terms. tiny-ood is longer than any training problem."""
+"""Tier -> fewest and most terms. tiny-ood is longer than any problem that the presets train on."""
 
 WORDS = ("\\boxed{", "so ", "then ", "hmm ", "wait ", " ok", " no ")
 CHARACTERS = "0123456789+-=?}\n"

@@ -10,9 +10,10 @@ from typing import Any
 from opo_cli.config import Eval
 from opo_cli.data.benchmarks import load_problems
 from opo_cli.data.prompts import make_prompts
+from opo_cli.data.sources import EVALUATION_STREAM
 from opo_cli.evaluate.estimators import pass_at_k, standard_error
 from opo_cli.grading.pool import Grader
-from opo_cli.model.policy import score
+from opo_cli.model.policy import check_context, score
 from opo_cli.model.sequences import Sequences
 from opo_cli.rl.objectives import k1, k3
 from opo_cli.rollout.engine import Engine
@@ -55,10 +56,11 @@ def evaluate(
     for benchmark in settings.benchmarks:
         started = time.monotonic()
         prompts = make_prompts(load_problems(benchmark, settings.limit), template, tokenizer)
+        check_context(policy, prompts, settings.max_new_tokens, "eval")
         groups = engine.generate(
             prompts,
             sampling,
-            stream=(settings.seed, *benchmark.encode()),
+            stream=(EVALUATION_STREAM, settings.seed, *benchmark.encode()),
             progress=lambda done, total, name=benchmark: report(name, done, total),
         )
         graded = grader.grade(groups)

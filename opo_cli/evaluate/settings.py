@@ -24,13 +24,15 @@ def eval_config(
 ) -> Config:
     """The run's own settings, or the preset's with `model`, and what was asked on top.
 
-    Without an explicit `k`, those of the settings that `samples` can carry.
+    Without an own `k`, those of the settings that `samples` can carry.
 
     Raises:
         OpoError: a value that does not fit.
     """
-    start = resolve(preset, named={"model": {"path": model}}) if model else None
-    tables = start.model_dump(mode="json") if start else folder.config()
+    start = (
+        resolve(preset, named={"model": {"path": model}}) if model else validated(folder.config())
+    )
+    tables = start.model_dump(mode="json")
     asked: dict[str, Any] = {
         "benchmarks": list(benchmarks),
         "samples": samples,
@@ -38,13 +40,15 @@ def eval_config(
         "limit": limit,
     }
     asked = {key: value for key, value in asked.items() if value is not None}
+    given: dict[str, Any] = {}
     for text in overrides:
-        tables = merged(tables, parse_override(text))
-    settings = merged(tables["eval"], asked)
-    if k is None:
-        known = [value for value in settings["k"] if value <= settings["samples"]]
-        settings["k"] = known or [settings["samples"]]
-    return validated(merged(tables, {"eval": settings}))
+        given = merged(given, parse_override(text))
+    usual = tables["eval"]["k"]
+    tables = merged(merged(tables, given), {"eval": asked})
+    if tables["eval"]["k"] == usual and isinstance(tables["eval"]["samples"], int):
+        most = tables["eval"]["samples"]
+        tables["eval"]["k"] = [value for value in usual if value <= most] or [most]
+    return validated(tables)
 
 
 def _initial_policy(folder: RunFolder | None, device):
@@ -63,8 +67,7 @@ def _initial_policy(folder: RunFolder | None, device):
 def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, Any]]:
     """Evaluates `folder`'s trained model, or `config.model`.
 
-    A run's records join its `evals.jsonl`. KL to the initial policy is measured where a run says
-    what that was.
+    KL to the initial policy is measured where a run says what that was.
 
     Raises:
         OpoError: the model does not load, or the run is not finished.
@@ -101,6 +104,4 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
             report=lambda name, done, total: update(names.index(name) + done / total, name),
             token_budget=config.train.microbatch_tokens,
         )
-    if folder is not None:
-        folder.add_evals({"policy": "asked", "step": config.train.steps, **r} for r in records)
     return records

@@ -35,10 +35,10 @@ def _start_worker(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+        resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_BYTES, WORKER_MEMORY_BYTES))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Pebble's own handler is Python code: it never runs while C code hangs, and costs 3 s a kill.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_BYTES, WORKER_MEMORY_BYTES))
     logging.disable(logging.CRITICAL)
     math_verdict("1", "1")
 

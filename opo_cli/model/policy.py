@@ -4,7 +4,7 @@ entropy. Shape legend: B rows, T response tokens, N response tokens of all rows,
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from opo_cli.errors import OpoError
 from opo_cli.model.folder import hush_transformers, model_source
 from opo_cli.model.sequences import Sequences
+from opo_cli.types import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,18 @@ def _check_head(model, path: str) -> None:
         raise OpoError(
             f"model '{path}' ({type(model).__name__}) scales or caps its logits",
             "choose a model whose logits are its output embedding times the last hidden state",
+        )
+
+
+def check_context(model, prompts: Sequence[Prompt], max_new_tokens: int, section: str) -> None:
+    """Raises OpoError where prompt and response may exceed the positions that the model knows."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    if most is not None and longest + max_new_tokens > most:
+        raise OpoError(
+            f"{section}.max_new_tokens = {max_new_tokens}: with the longest prompt of {longest} "
+            f"tokens that exceeds the {most} tokens that the model takes",
+            f"--set {section}.max_new_tokens={most - longest}",
         )
 
 

@@ -12,31 +12,29 @@ if TYPE_CHECKING:
     from opo_cli.config import Embedded
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+BYTE_SYMBOLS = {"\n": "Ċ"}  # How a byte-level vocabulary spells what is not printable.
 
 
 def build_tokenizer():
-    """One token per word of the task, else per character; any other character is `<unk>`.
+    """One token per word of the task, else per character; characters of no use to it are dropped.
 
-    No spare ids: an undertrained model would sample them.
+    A genuine Qwen2 tokenizer (byte-level, here without merges) rather than one of our own make:
+    `AutoTokenizer` puts Qwen2's in the place of any other that lies beside a Qwen2 model. No spare
+    ids: an undertrained model would sample them.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import AddedToken
+    from transformers import Qwen2Tokenizer
 
-    tokens = [PAD, EOS, UNKNOWN, *WORDS, *CHARACTERS]
-    tokenizer = Tokenizer(
-        models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN)
-    )
-    words = "|".join(word.replace("\\", "\\\\").replace("{", "\\{") for word in WORDS)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(rf"{words}|[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    symbols = [BYTE_SYMBOLS.get(character, character) for character in CHARACTERS]
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: i for i, token in enumerate([PAD, EOS, UNKNOWN, *symbols])},
+        merges=[],
         pad_token=PAD,
         eos_token=EOS,
         unk_token=UNKNOWN,
-        clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
     )
+    tokenizer.add_tokens([AddedToken(word, normalized=False, special=False) for word in WORDS])
+    return tokenizer
 
 
 def build_model(shape: Embedded, tokenizer, seed: int):

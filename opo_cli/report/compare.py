@@ -7,14 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opo_cli.algorithms import ALGORITHMS
 from opo_cli.errors import OpoError
 from opo_cli.metrics import METRICS
-from opo_cli.records import RunFolder
+from opo_cli.records import RunFolder, shaping
 from opo_cli.report.curves import ASCII_BLOCKS, BLOCKS, mean_curve, sparkline
 from opo_cli.report.estimate import Estimate, over_seeds
 from opo_cli.report.tables import Report, Table, number, plus_minus
 
 CURVE_WIDTH = 40
+TELLING = ("advantage", "loss", "reduction", "kl_in")
+"""Settings of an algorithm without which its name would mislead."""
+BY_ALGORITHM = ("algorithm", "optim")
+"""Sections in which algorithms are meant to differ."""
 BEHAVIOUR = {
     "entropy": ("entropy", 3),
     "kl_k1_sequence": ("KL/seq", 2),
@@ -28,12 +33,21 @@ BEHAVIOUR = {
 class Run:
     """What a comparison needs of a finished run."""
 
-    label: str
+    path: str
     config: dict[str, Any]
+    initial_policy_id: str
     initial: dict[str, dict[str, Any]]
     """Benchmark -> evaluation record of the initial policy."""
     final: dict[str, dict[str, Any]]
     steps: list[dict[str, Any]]
+
+    @property
+    def label(self) -> str:
+        """The algorithm, with what has been changed of its row."""
+        algorithm = self.config["algorithm"]
+        row = ALGORITHMS[algorithm["name"]].settings
+        changed = [f"{k}={algorithm[k]}" for k in TELLING if k in row and algorithm[k] != row[k]]
+        return " ".join([algorithm["name"], *changed])
 
     @property
     def seconds(self) -> float:
@@ -46,10 +60,11 @@ def read_run(folder: RunFolder) -> Run:
         raise OpoError(
             f"run '{folder.path}' is not finished", f"opo train --resume --out {folder.path}"
         )
-    evals, config = folder.evals(), folder.config()
+    evals = folder.evals()
     return Run(
-        label=config["algorithm"]["name"],
-        config=config,
+        path=str(folder.path),
+        config=folder.config(),
+        initial_policy_id=folder.environment()["initial_policy_id"],
         initial={r["benchmark"]: r for r in evals if r["policy"] == "initial"},
         final={r["benchmark"]: r for r in evals if r["policy"] == "final"},
         steps=folder.steps(),
@@ -57,18 +72,48 @@ def read_run(folder: RunFolder) -> Run:
 
 
 def group_runs(folders: Sequence[RunFolder]) -> dict[str, list[Run]]:
-    """Runs by algorithm. Where an algorithm's runs differ in more than the seed, each folder stands
-    for itself: a mean over different settings would mean nothing."""
-    groups: dict[str, list[tuple[str, Run]]] = {}
+    """Runs by algorithm. Where an algorithm's runs are no replicates (one seed each of the same
+    settings and initial policy), each stands for itself: a mean over them would mean nothing."""
+    groups: dict[str, list[Run]] = {}
     for folder in folders:
         run = read_run(folder)
-        groups.setdefault(run.label, []).append((folder.name, run))
+        groups.setdefault(run.label, []).append(run)
     result: dict[str, list[Run]] = {}
-    for label, members in groups.items():
-        is_replicate = len({str(run.config | {"seed": None}) for _, run in members}) == 1
-        for name, run in members:
-            result.setdefault(label if is_replicate else name, []).append(run)
+    for label, runs in groups.items():
+        settings = {(str(_settings(run)), run.initial_policy_id) for run in runs}
+        is_replicate = len(settings) == 1 and len({run.config["seed"] for run in runs}) == len(runs)
+        for run in runs:
+            result.setdefault(label if is_replicate else run.path, []).append(run)
     return result
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in shaping(run.config).items() if key != "seed"}
+
+
+def differences(groups: dict[str, list[Run]]) -> list[str]:
+    """Lines on what the groups do not share, beside algorithm and optimizer."""
+    runs = [group[0] for group in groups.values()]
+    flat = [_flat({k: v for k, v in _settings(r).items() if k not in BY_ALGORITHM}) for r in runs]
+    lines = []
+    for key in dict.fromkeys(key for settings in flat for key in settings):
+        values = [settings.get(key) for settings in flat]
+        if any(value != values[0] for value in values):
+            told = ", ".join(f"{g}: {v}" for g, v in zip(groups, values, strict=True))
+            lines.append(f"not the same: {key} ({told})")
+    if len({run.initial_policy_id for run in runs}) > 1:
+        lines.append("not the same: the initial policy; 'initial' is that of the first column")
+    return lines
+
+
+def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for key, value in tables.items():
+        inner = (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+        found.update(inner)
+    return found
 
 
 def comparison(folders: Sequence[RunFolder], curves: Sequence[str]) -> Report:
@@ -81,7 +126,8 @@ def comparison(folders: Sequence[RunFolder], curves: Sequence[str]) -> Report:
     records = _records(groups)
     behaviour, benchmarks = _behaviour_table(groups), _benchmarks(groups)
     tables = [_accuracy_table(groups, benchmarks), behaviour] if benchmarks else [behaviour]
-    return Report(tables, records, [*_curve_lines(groups, curves), *_honesty(groups)])
+    closing = [*_curve_lines(groups, curves), *differences(groups), *_honesty(groups)]
+    return Report(tables, records, closing)
 
 
 def _benchmarks(groups: dict[str, list[Run]]) -> list[str]:
@@ -104,10 +150,10 @@ def _over_seeds(runs: Sequence[Run], which: str, benchmark: str, read) -> Estima
 
 
 def _accuracy_table(groups: dict[str, list[Run]], benchmarks: Sequence[str]) -> Table:
-    rows, everyone = [], [run for runs in groups.values() for run in runs]
+    rows, first = [], next(iter(groups.values()))
     for benchmark in benchmarks:
         for place, (title, read) in enumerate(_measures(groups).items()):
-            before = _over_seeds(everyone, "initial", benchmark, read)
+            before = _over_seeds(first, "initial", benchmark, read)
             cells = [benchmark if place == 0 else "", title, number(before.mean)]
             for runs in groups.values():
                 after = _over_seeds(runs, "final", benchmark, read)
@@ -124,8 +170,8 @@ def _behaviour_table(groups: dict[str, list[Run]]) -> Table:
         values = [r[key] for r in getattr(run, which).values() if r.get(key) is not None]
         return sum(values) / len(values) if values else None
 
-    everyone = [run for runs in groups.values() for run in runs]
-    initial = [over_seeds([mean_of(run, "initial", key) for run in everyone]) for key in BEHAVIOUR]
+    first = next(iter(groups.values()))
+    initial = [over_seeds([mean_of(run, "initial", key) for run in first]) for key in BEHAVIOUR]
     digits = [digits for _, digits in BEHAVIOUR.values()]
     rows = [
         ["initial", *(number(e.mean, d) for e, d in zip(initial, digits, strict=True)), "", "", ""]
@@ -163,8 +209,8 @@ def _curve_lines(groups: dict[str, list[Run]], metrics: Sequence[str]) -> list[s
         for label, curve in curves.items():
             if any(v == v for v in curve):
                 line = sparkline(curve, CURVE_WIDTH, low, high, blocks)
-                first, *_, last = [v for v in [*curve, *curve] if v == v]
-                ends = f"{first:.{digits}f} → {last:.{digits}f}"
+                values = [v for v in curve if v == v]
+                ends = f"{values[0]:.{digits}f} → {values[-1]:.{digits}f}"
                 lines.append(f"  {label:<{width}}  {line:<{CURVE_WIDTH}}  {ends}")
         lines.append("")
     return lines

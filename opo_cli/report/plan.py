@@ -14,10 +14,8 @@ def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tup
     updates = f"{algorithm.minibatches_per_step} of {rows_per_update} responses"
     if config.is_on_policy:
         updates += " (exact on-policy: ratio 1, clipping inactive, the surrogate loss says nothing)"
-    elif algorithm.minibatches_per_step > 1:
-        updates += " (off-policy after the first)"
     else:
-        updates += f" (off-policy: temperature {rollout.temperature:g}, top-p {rollout.top_p:g})"
+        updates += " (off-policy after the first)"
     threads = (
         f"{config.runtime.num_threads} thread(s)" if config.runtime.num_threads else "all threads"
     )

@@ -30,6 +30,8 @@ class Batch:
     old_logprobs: Tensor | None = None
     """(B, T) under the policy at rollout time; None when the update is exactly on-policy, where
     they are the update's own."""
+    old_entropy: Tensor | None = None
+    """(B, T) exact entropy under the same; None likewise."""
     values: Tensor | None = None
     """(B, T) the critic's, before the update."""
     advantages: Tensor | None = None

@@ -16,7 +16,7 @@ from opo_cli.data.sources import items_of_step, load_problems
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.run import evaluate
 from opo_cli.grading.pool import Grader
-from opo_cli.model.policy import choose_device, load_policy
+from opo_cli.model.policy import check_context, choose_device, load_policy
 from opo_cli.records import (
     RunFolder,
     cache_folder,
@@ -41,6 +41,7 @@ from opo_cli.train.step import Learner, new_learner, training_step
 from opo_cli.train.warmstart import prepare
 from opo_cli.types import GRADER_FAILURES
 
+MISMATCH_BOUND = 1e-3  # Nats; fp32 engines stay two orders below.
 EVALUATION_SOURCES = ("evaluate", "grading", "rollout", "data", "model")
 
 
@@ -69,8 +70,15 @@ class Trainer:
         self.device, _ = choose_device(config.runtime.device)
         policy, self.tokenizer = load_policy(self.model_path, self.device)
         self.prompts = make_prompts(load_problems(problems), config.data.template, self.tokenizer)
-        self._check_context(policy)
-        start_run(config, folder, device=str(self.device), initial_policy=self.model_path)
+        check_context(policy, self.prompts, config.rollout.max_new_tokens, "rollout")
+        start_run(
+            config,
+            folder,
+            device=str(self.device),
+            initial_policy=self.model_path,
+            initial_policy_id=policy_id(self.model_path),
+        )
+        self._check_base()
         reference = copy.deepcopy(policy).requires_grad_(False)
         self.learner: Learner = new_learner(policy, reference, config)
         engine, _ = choose_engine(config.runtime.engine)
@@ -78,14 +86,14 @@ class Trainer:
             engine, policy, self.tokenizer, max_rows=config.rollout.max_rows
         )
 
-    def run(self) -> None:
+    def run(self, interrupts: Interrupts) -> None:
         """Trains to the last step.
 
         Raises:
             Interrupted: a signal came; the folder holds a checkpoint of the last whole step (of an
                 earlier one, where a second signal did not wait for it).
         """
-        with Interrupts().installed() as interrupts, Grader(self.config.grading) as grader:
+        with self.folder.locked(), Grader(self.config.grading) as grader:
             initial = self._initial_evals(grader)
             done = load_checkpoint(self.folder.checkpoints, self.learner)
             self.folder.keep_steps(done)
@@ -127,6 +135,7 @@ class Trainer:
                         self.folder.add_step(record)
                         done = step + 1
                         self.view.step(record)
+                        self._check_step(record)
                         if done % every == 0 or done == total:
                             self._checkpoint(done)
                     failures += sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
@@ -139,18 +148,26 @@ class Trainer:
             count = round(failures * self.config.num_rows)
             warn(f"the grader failed on {count} responses, which earned no reward: see steps.jsonl")
 
+    def _check_step(self, record: dict[str, Any]) -> None:
+        """Raises OpoError where a step could not update anything; warns where it was off-policy."""
+        if not record["num_optimizer_steps"]:
+            raise OpoError(
+                f"step {record['step']}: no gradient was finite, so no weight was updated",
+                f"lower optim.learning_rate (now {self.config.optim.learning_rate:g})",
+            )
+        mismatch = record["sampler_mismatch"]
+        if self.config.is_on_policy and mismatch > MISMATCH_BOUND:
+            warn(f"step {record['step']} is not exactly on-policy: |dlogp| {mismatch:.2g} nats")
+
     def _checkpoint(self, step: int) -> None:
         save_checkpoint(self.folder.checkpoints, self.learner, step, self.config.checkpoint.keep)
 
-    def _check_context(self, policy) -> None:
-        most = getattr(policy.config, "max_position_embeddings", None)
-        longest = max(len(prompt.token_ids) for prompt in self.prompts)
-        asked = self.config.rollout.max_new_tokens
-        if most is not None and longest + asked > most:
+    def _check_base(self) -> None:
+        """A resumed run goes on from the policy that it started from, its KL's anchor."""
+        if self.folder.environment()["initial_policy_id"] != policy_id(self.model_path):
             raise OpoError(
-                f"rollout.max_new_tokens = {asked}: with the longest prompt of {longest} tokens "
-                f"that exceeds the {most} tokens that the model takes",
-                f"--set rollout.max_new_tokens={most - longest}",
+                f"'{self.folder.path}' did not start from what is now '{self.model_path}'",
+                "code, libraries or the model have changed since; start another run with --out",
             )
 
     def _initial_evals(self, grader: Grader) -> list[dict[str, Any]]:
@@ -158,7 +175,7 @@ class Trainer:
         if not self.config.eval.benchmarks:
             return []
         key = digest(
-            _identity(self.model_path),
+            policy_id(self.model_path),
             self.config.eval.model_dump(mode="json"),
             self.config.data.template,
             self.config.grading.model_dump(),
@@ -200,16 +217,22 @@ class Trainer:
         remove_checkpoints(self.folder.checkpoints)
 
 
-def _identity(model_path: str) -> list[tuple[str, int, int]]:
-    """What tells one version of a model folder from another, without reading gigabytes."""
-    folder = Path(model_path).expanduser()
+def policy_id(model_path: str) -> str:
+    """What tells one version of a model folder from another, without reading gigabytes.
+
+    A prepared base has it in its name; else names, sizes and times of the files count.
+    """
+    folder = Path(model_path).expanduser().resolve()
+    if folder.parent == cache_folder().resolve():
+        return folder.name
     files = sorted(path for path in folder.glob("*") if path.is_file())
-    stats = [(str(path.resolve()), path.stat()) for path in files]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats] or [(model_path, 0, 0)]
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return digest(model_path if not files else stats)
 
 
 def train(config: Config, folder: RunFolder, view: TrainView) -> None:
     """See `Trainer.run`. Sets torch's threads first."""
     if config.runtime.num_threads:
         torch.set_num_threads(config.runtime.num_threads)
-    Trainer(config, folder, view).run()
+    with Interrupts().installed() as interrupts:
+        Trainer(config, folder, view).run(interrupts)

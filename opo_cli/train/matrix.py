@@ -14,13 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from opo_cli.config import Config
 from opo_cli.console import err, note, warn
-from opo_cli.data.benchmarks import check_names
 from opo_cli.errors import OpoError
 from opo_cli.presets import resolve
 from opo_cli.records import RUNS, RunFolder
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.train.interrupt import Interrupted, Interrupts
-from opo_cli.train.outputs import default_folder, first_difference
+from opo_cli.train.outputs import check_data, default_folder, difference_from
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 60  # For a child to finish its step and save, once told to stop.
@@ -61,22 +60,28 @@ def plan_matrix(
         OpoError: an unknown name or value, or a folder that holds another configuration's run.
     """
     overrides = tuple(overrides or ())
+    for text in overrides:
+        if text.partition("=")[0].strip() in ("seed", "algorithm.name", "preset"):
+            raise OpoError(
+                f"--set {text}: a comparison sets that itself",
+                "use --seeds, --algorithms, --preset",
+            )
     defaults = resolve(preset, overrides=overrides).compare
-    cells = []
+    cells: dict[Path, Cell] = {}
     for algorithm in algorithms or defaults.algorithms:
         for seed in seeds or defaults.seeds:
             config = resolve(preset, algorithm=algorithm, named={"seed": seed}, overrides=overrides)
-            check_names(config.eval.benchmarks)
+            check_data(config)
             cell = Cell(config, default_folder(config), overrides)
             if cell.folder.exists:
-                changed = first_difference(cell.folder.config(), config.model_dump(mode="json"))
+                changed = difference_from(config, cell.folder)
                 if changed:
                     raise OpoError(
                         f"'{cell.folder.path}' holds another configuration's run: {changed}",
                         "move it away, or compare in another folder",
                     )
-            cells.append(cell)
-    return cells
+            cells[cell.folder.path] = cell
+    return list(cells.values())
 
 
 def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
@@ -127,7 +132,7 @@ class _Pool:
                         display.watch(self.running[child])
                         if child.poll() is not None:
                             self._end(child, display)
-        except Interrupted:
+        except BaseException:  # Whatever ends us, no child goes on behind our back.
             self._stop()
             raise
         return self.failed

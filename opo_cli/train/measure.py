@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -46,7 +47,11 @@ class Meter:
             **dict(zip(self._sums, sums, strict=True)),
             **dict(zip(self._maxima, maxima, strict=True)),
         }
-        return {name: found[name] for name in METRICS if name in found}
+        # None, not NaN, for what a broken step makes: the log stays JSON.
+        return {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in ((name, found[name]) for name in METRICS if name in found)
+        }
 
 
 def measure_scores(
@@ -56,22 +61,21 @@ def measure_scores(
     mask, num_tokens = batch.mask, float(batch.lengths.sum())
     logprobs = scores.logprobs.detach()
     deviation = ((ratio.detach() - 1).abs() * mask).max()
-    meter.mean(
-        entropy=Mean(scores.entropy.detach().sum().item(), num_tokens),
-        clip_fraction=Mean(clipped.sum().item(), num_tokens),
-    )
+    meter.mean(clip_fraction=Mean(clipped.sum().item(), num_tokens))
     meter.largest(ratio_deviation=deviation.item())
-    if batch.old_logprobs is None:  # These logprobs are the ones at rollout time.
-        measure_rollout_logprobs(batch, logprobs, meter)
+    if batch.old_logprobs is None:  # These scores are the ones at rollout time.
+        measure_rollout_scores(batch, logprobs, scores.entropy.detach(), meter)
 
 
-def measure_rollout_logprobs(batch: Batch, logprobs: Tensor, meter: Meter) -> None:
-    """KL to the initial policy, sampled entropy and sampler mismatch, at rollout weights."""
+def measure_rollout_scores(batch: Batch, logprobs: Tensor, entropy: Tensor, meter: Meter) -> None:
+    """Entropy, KL to the initial policy and sampler mismatch, at rollout weights for every
+    algorithm: later weights would be scored on samples that are not theirs."""
     num_tokens, num_rows = float(batch.lengths.sum()), len(batch)
     k1_sum = k1(logprobs, batch.reference_logprobs).sum().item()
     k3_sum = k3(logprobs, batch.reference_logprobs).sum().item()
     mismatch = (logprobs - batch.sampler_logprobs).abs().max()
     meter.mean(
+        entropy=Mean(entropy.sum().item(), num_tokens),
         entropy_sampled=Mean(-logprobs.sum().item(), num_tokens),
         kl_k1_token=Mean(k1_sum, num_tokens),
         kl_k3_token=Mean(k3_sum, num_tokens),
@@ -115,7 +119,7 @@ def measure_batch(batch: Batch, graded: Sequence[GradedGroup], meter: Meter) -> 
         },
     )
     if batch.old_logprobs is not None:
-        measure_rollout_logprobs(batch, batch.old_logprobs, meter)
+        measure_rollout_scores(batch, batch.old_logprobs, batch.old_entropy, meter)
     if batch.returns is not None:
         target, error = batch.returns[batch.mask], (batch.returns - batch.values)[batch.mask]
         variance = target.var().item()

@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from opo_cli.choose import choose
 from opo_cli.config import Config
+from opo_cli.data.benchmarks import check_names
+from opo_cli.data.prompts import TEMPLATES
 from opo_cli.errors import OpoError
 from opo_cli.presets import resolve, validated
-from opo_cli.records import RUNS, RunFolder, digest, environment, write_json
+from opo_cli.records import RUNS, RunFolder, digest, environment, shaping, write_json
 
 
 def default_name(config: Config) -> str:
@@ -32,6 +35,12 @@ def stored_config(folder: RunFolder) -> Config:
     return validated(folder.config())
 
 
+def check_data(config: Config) -> None:
+    """Raises OpoError for an unknown benchmark or template."""
+    check_names(config.eval.benchmarks)
+    choose(config.data.template, TEMPLATES, "template")
+
+
 def check_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
     """Checks that `folder` may take this run; writes nothing.
 
@@ -42,13 +51,13 @@ def check_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
     if not folder.exists:
         if resume:
             raise OpoError(f"there is no run to resume at '{folder.path}'", "leave --resume out")
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        if folder.path.exists() and not _is_unused(folder.path):
             raise OpoError(
                 f"'{folder.path}' exists and is no run folder", "choose another with --out"
             )
         check_writable(folder.path)
         return
-    difference = first_difference(folder.config(), config.model_dump(mode="json"))
+    difference = difference_from(config, folder)
     if difference:
         raise OpoError(
             f"'{folder.path}' holds another configuration's run: {difference}",
@@ -65,6 +74,16 @@ def check_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
             f"'{folder.path}' holds this run, stopped after step {done}",
             "--resume goes on; --out starts another",
         )
+
+
+def _is_unused(path: Path) -> bool:
+    """An empty folder, or one where a start did not come as far as its config."""
+    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {"environment.json"}
+
+
+def difference_from(config: Config, folder: RunFolder) -> str:
+    """The first setting that shapes results in which a run differs from `config`, in words."""
+    return first_difference(shaping(folder.config()), shaping(config.model_dump(mode="json")))
 
 
 def check_writable(path: Path) -> None:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from opo_cli.config import Config
+from opo_cli.data.sources import MINIBATCH_STREAM, SAMPLING_STREAM
 from opo_cli.grading.pool import Grader
 from opo_cli.model.critic import Critic
-from opo_cli.model.parallel import all_sum
+from opo_cli.model.parallel import all_max, all_sum
 from opo_cli.model.policy import score, token_scores
 from opo_cli.rl import objectives
 from opo_cli.rl.advantages import ADVANTAGES, Signals
@@ -78,7 +79,10 @@ def training_step(
     clock, meter = Clock(), Meter()
     with clock.phase("rollout"):
         groups = engine.generate(
-            prompts, sampling_of(config), stream=(config.seed, step), progress=progress
+            prompts,
+            sampling_of(config),
+            stream=(SAMPLING_STREAM, config.seed, step),
+            progress=progress,
         )
     with clock.phase("grade"):
         graded = grader.grade(groups)
@@ -104,8 +108,6 @@ def sampling_of(config: Config) -> Sampling:
     return Sampling(
         num_responses=config.rollout.group_size,
         max_new_tokens=config.rollout.max_new_tokens,
-        temperature=config.rollout.temperature,
-        top_p=config.rollout.top_p,
     )
 
 
@@ -119,8 +121,9 @@ def score_batch(batch: Batch, config: Config, learner: Learner) -> Batch:
     batch = batch.with_(
         reference_logprobs=score(learner.reference, batch.sequences, budget).logprobs
     )
-    if config.algorithm.minibatches_per_step > 1:
-        batch = batch.with_(old_logprobs=score(learner.policy, batch.sequences, budget).logprobs)
+    if not config.is_on_policy or config.algorithm.kl_in == "reward":
+        old = score(learner.policy, batch.sequences, budget)
+        batch = batch.with_(old_logprobs=old.logprobs, old_entropy=old.entropy)
     if learner.critic is not None:
         batch = batch.with_(values=learner.critic.values(batch.sequences, budget))
     return batch
@@ -133,9 +136,8 @@ def with_advantages(batch: Batch, config: Config) -> Batch:
     token_rewards = batch.rewards[:, None] * last_token
     if algorithm.kl_in == "reward":
         kl = objectives.KL_ESTIMATORS[algorithm.kl_estimator]
-        # The sampler's own logprobs would do; the trainer's keep engine rounding out of the reward.
-        policy = batch.sampler_logprobs if batch.old_logprobs is None else batch.old_logprobs
-        token_rewards -= algorithm.kl_coefficient * kl(policy, batch.reference_logprobs) * mask
+        penalty = kl(batch.old_logprobs, batch.reference_logprobs) * mask
+        token_rewards -= algorithm.kl_coefficient * penalty
     signals = Signals(
         rewards=token_rewards.sum(-1),
         lengths=batch.lengths.float(),
@@ -148,7 +150,9 @@ def with_advantages(batch: Batch, config: Config) -> Batch:
     )
     advantages = ADVANTAGES[algorithm.advantage].estimate(signals)
     returns = None if batch.values is None else advantages + batch.values
-    if algorithm.whiten_advantages:
+    # Without any difference in reward, what is left is the critic's error: not to be blown up.
+    spread = all_max(torch.stack([batch.rewards.max(), -batch.rewards.min()])).sum()
+    if algorithm.whiten_advantages and spread > 0:
         advantages = whiten(advantages, mask, all_sum)
     return batch.with_(advantages=advantages, returns=returns)
 
@@ -160,7 +164,9 @@ def minibatches(batch: Batch, step: int, config: Config) -> Iterator[Batch]:
         yield batch
         return
     num_groups = int(batch.groups.max()) + 1
-    order = torch.from_numpy(np.random.default_rng([config.seed, step]).permutation(num_groups))
+    order = torch.from_numpy(
+        np.random.default_rng([MINIBATCH_STREAM, config.seed, step]).permutation(num_groups)
+    )
     for groups in order.to(batch.groups.device).chunk(count):
         yield batch.select(torch.isin(batch.groups, groups).nonzero().squeeze(-1))
 

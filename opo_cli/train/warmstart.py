@@ -22,7 +22,7 @@ from opo_cli.data.prompts import render
 from opo_cli.data.sources import save_problems
 from opo_cli.records import cache_folder, digest, disk_errors, source_digest, write_json
 
-DATA_SOURCES = ("types.py", "data/tiny.py")
+DATA_SOURCES = ("types.py", "data/tiny.py", "data/sources.py")
 MODEL_SOURCES = (
     "data/tiny.py",
     "data/prompts.py",
@@ -57,8 +57,6 @@ def _shape(config: Config) -> dict:
         "template": config.data.template,
         "embedded": config.model.embedded.model_dump(),
         "warmstart": config.warmstart.model_dump(),
-        "max_new_tokens": config.rollout.max_new_tokens,
-        "microbatch_tokens": config.train.microbatch_tokens,
     }
 
 
@@ -158,7 +156,7 @@ def _run_stage(model, tokenizer, config: Config, stage: Stage, rng, seen: int, r
         for group in optimizer.param_groups:
             group["lr"] = stage.learning_rate * schedule(step, num_steps, settings)
         num_targets, total = int(sequences.lengths.sum()), 0.0
-        for rows in sequences.microbatches(config.train.microbatch_tokens):
+        for rows in sequences.microbatches(config.warmstart.microbatch_tokens):
             part = sequences.select(rows)
             loss = -token_scores(model, part).logprobs.sum() / num_targets
             loss.backward()
@@ -181,7 +179,7 @@ def schedule(step: int, num_steps: int, settings: Warmstart) -> float:
 
 
 def _examples(chains, tokenizer, config: Config, stage: Stage, rng: random.Random):
-    """One batch of prompts with solutions, each cut at the longest response of the rollouts."""
+    """One batch of prompts with solutions, each cut at the longest that is allowed."""
     import torch
 
     from opo_cli.model.sequences import Sequences
@@ -193,5 +191,5 @@ def _examples(chains, tokenizer, config: Config, stage: Stage, rng: random.Rando
         solution = task.draw_solution(rng, chain, stage.styles)
         prompts.append(tokenizer.encode(prompt, add_special_tokens=True))
         tokens = [*tokenizer.encode(solution, add_special_tokens=False), tokenizer.eos_token_id]
-        responses.append(tokens[: config.rollout.max_new_tokens])
+        responses.append(tokens[: config.warmstart.max_response_tokens])
     return Sequences.pack(prompts, responses, torch.device("cpu"))

@@ -24,8 +24,11 @@ def test_a_limit_takes_the_first(name: str):
     assert load_problems(name, limit=10**6) == load_problems(name)
 
 
-def test_names_are_spelled_as_in_the_table():
-    assert check_names(("TINY-EASY", "tiny-ood")) == ("tiny-easy", "tiny-ood")
+def test_an_unknown_name_gets_the_nearest():
+    check_names(["tiny-easy", "tiny-ood"])
+    with pytest.raises(OpoError) as caught:
+        check_names(["TINY-EASY"])
+    assert "did you mean 'tiny-easy'?" in caught.value.hint
 
 
 @pytest.mark.parametrize("function", [load_problems, lambda name: check_names((name,))])

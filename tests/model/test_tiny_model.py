@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 
 from opo_cli.config import Embedded
 from opo_cli.data import tiny
+from opo_cli.data.prompts import render
 from opo_cli.model.tiny import build_model, build_tokenizer
 from opo_cli.presets import resolve
 
@@ -18,12 +20,16 @@ def solutions(count: int) -> list[str]:
     return [tiny.draw_solution(rng, next(chains), styles) for _ in range(count)]
 
 
-def test_solutions_survive_the_tokenizer(tmp_path):
-    build_tokenizer().save_pretrained(tmp_path)
-    from transformers import AutoTokenizer
+@pytest.mark.parametrize("loader", ["AutoTokenizer", "PreTrainedTokenizerFast", "Qwen2Tokenizer"])
+def test_text_survives_every_loader_of_the_prepared_folder(loader, base):
+    """With the model's config beside it: by it, loaders choose the tokenizer's class."""
+    import transformers
 
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    for text in solutions(300):
+    tokenizer, ours = getattr(transformers, loader).from_pretrained(base), build_tokenizer()
+    assert tokenizer.eos_token_id == ours.eos_token_id
+    prompts = [render(tiny.tier_problems(tier)[0].question, "line") for tier in tiny.TIERS]
+    for text in [*solutions(300), *prompts]:
+        assert tokenizer.encode(text) == ours.encode(text)
         ids = tokenizer.encode(text, add_special_tokens=True)
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
@@ -32,7 +38,7 @@ def test_solutions_survive_the_tokenizer(tmp_path):
 def test_words_are_one_token():
     tokenizer = build_tokenizer()
     assert len(tokenizer.encode("\\boxed{12}")) == 4
-    assert tokenizer.encode("x") == [tokenizer.unk_token_id]
+    assert tokenizer.encode("x") == []
 
 
 def test_weights_follow_from_the_seed_alone():
