@@ -77,6 +77,8 @@ def command(
         if folder.exists:
             note(f"stopped after step {len(folder.steps())} of {config.train.steps}")
             note(f"go on: opo train --resume --out {folder.path}")
+        else:
+            note("stopped before the first step")
         raise typer.Exit(128 + interrupt.number) from None
     from opo_cli.report.tables import print_run
 

@@ -71,11 +71,12 @@ class Trainer:
         policy, self.tokenizer = load_policy(self.model_path, self.device)
         self.prompts = make_prompts(load_problems(problems), config.data.template, self.tokenizer)
         check_context(policy, self.prompts, config.rollout.max_new_tokens, "rollout")
+        place = Path(self.model_path).expanduser()
         start_run(
             config,
             folder,
             device=str(self.device),
-            initial_policy=self.model_path,
+            initial_policy=str(place.resolve()) if place.exists() else self.model_path,
             initial_policy_id=policy_id(self.model_path),
         )
         self._check_base()

@@ -128,3 +128,47 @@ def test_a_finished_run_holds_what_it_should(base, tmp_path, run_opo):
     assert evaluated.returncode == 0, evaluated.stderr
     assert "smoke-opo-seed0" in evaluated.stderr
     assert "avg@2" in evaluated.stdout
+
+
+def test_a_run_has_one_process_at_a_time(base, tmp_path, run_opo):
+    arguments = ["train", "--preset", "smoke", "--steps", "200", "--out", "busy"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "opo_cli", *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    log = tmp_path / "busy" / "steps.jsonl"
+    while not (log.is_file() and log.read_text()):
+        assert child.poll() is None
+        time.sleep(0.02)
+    second = run_opo("train", "--resume", "--out", "busy")
+    assert second.returncode == 2
+    assert "another process is at work on 'busy'" in second.stderr
+    assert child.poll() is None
+    child.kill()
+    child.wait()
+    assert steps_of(tmp_path / "busy")  # The lock died with its owner, the log did not.
+
+
+def test_a_run_does_not_go_on_from_another_base(base, tmp_path, run_opo):
+    stopped = interrupted_at(
+        1, tmp_path / "cut", ["train", "--preset", "smoke", "--steps", "50", "--out", "cut"]
+    )
+    assert stopped.returncode == 130
+    path = tmp_path / "cut" / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"initial_policy_id": "another"}))
+    result = run_opo("train", "--resume", "--out", "cut")
+    assert result.returncode == 2
+    assert "did not start from" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_run_that_diverges_stops_and_says_so(base, tmp_path, run_opo):
+    result = run_opo(
+        *("train", "--preset", "smoke", "--set", "optim.learning_rate=1e30"),
+        *("--set", "eval.benchmarks=[]", "--set", "optim.max_gradient_norm=1e30", "--out", "wild"),
+    )
+    assert result.returncode == 2
+    assert "no gradient was finite" in result.stderr
+    assert "Traceback" not in result.stderr
+    for line in (tmp_path / "wild" / "steps.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
+    assert not (tmp_path / "wild" / "model").exists()
