@@ -64,7 +64,7 @@ def read_run(folder: RunFolder) -> Run:
     return Run(
         path=str(folder.path),
         config=folder.config(),
-        initial_policy_id=folder.environment()["initial_policy_id"],
+        initial_policy_id=folder.environment().get("initial_policy_id", ""),
         initial={r["benchmark"]: r for r in evals if r["policy"] == "initial"},
         final={r["benchmark"]: r for r in evals if r["policy"] == "final"},
         steps=folder.steps(),
@@ -164,30 +164,36 @@ def _accuracy_table(groups: dict[str, list[Run]], benchmarks: Sequence[str]) -> 
 
 
 def _behaviour_table(groups: dict[str, list[Run]]) -> Table:
-    """Means over benchmarks, then over seeds."""
+    """Means over benchmarks, then over seeds. Narrow enough for 80 columns."""
 
-    def mean_of(run: Run, which: str, key: str) -> float | None:
-        values = [r[key] for r in getattr(run, which).values() if r.get(key) is not None]
-        return sum(values) / len(values) if values else None
+    def cells(runs: Sequence[Run], which: str) -> list[str]:
+        shown = []
+        for key, (_, digits) in BEHAVIOUR.items():
+            estimate = over_seeds([_mean_over_benchmarks(run, which, key) for run in runs])
+            is_wide = which == "final" and key != "truncated"
+            half_width = estimate.half_width if is_wide else None
+            shown.append(plus_minus(estimate.mean, half_width, digits))
+        return shown
 
-    first = next(iter(groups.values()))
-    initial = [over_seeds([mean_of(run, "initial", key) for run in first]) for key in BEHAVIOUR]
-    digits = [digits for _, digits in BEHAVIOUR.values()]
-    rows = [
-        ["initial", *(number(e.mean, d) for e, d in zip(initial, digits, strict=True)), "", "", ""]
-    ]
+    rows = [["initial", *cells(next(iter(groups.values())), "initial"), "", ""]]
     for label, runs in groups.items():
-        found = [over_seeds([mean_of(run, "final", key) for run in runs]) for key in BEHAVIOUR]
-        cells = [plus_minus(e.mean, e.half_width, d) for e, d in zip(found, digits, strict=True)]
         seconds = over_seeds([run.seconds for run in runs]).mean
-        steps = "/".join(sorted({str(len(run.steps)) for run in runs}))
-        rows.append([label, *cells, steps, number(seconds, 0), str(len(runs))])
-    head = ["policy", *(head for head, _ in BEHAVIOUR.values()), "steps", "seconds", "seeds"]
+        rows.append([label, *cells(runs, "final"), number(seconds, 0), str(len(runs))])
+    steps = {label: "/".join(sorted({str(len(r.steps)) for r in g})) for label, g in groups.items()}
+    if len(set(steps.values())) == 1:
+        steps = {"each": next(iter(steps.values()))}
+    head = ["policy", *(head for head, _ in BEHAVIOUR.values()), "seconds", "seeds"]
     note = (
         "means over the benchmarks' samples; entropy exact, nats per token; KL(policy||initial), "
-        "k1, nats per response; cut: share truncated; seconds: training alone"
+        "k1, nats per response; cut: share truncated; seconds: training alone; steps: "
+        + ", ".join(f"{label} {count}" for label, count in steps.items())
     )
     return Table("behaviour of the policies", head, rows, note)
+
+
+def _mean_over_benchmarks(run: Run, which: str, key: str) -> float | None:
+    values = [r[key] for r in getattr(run, which).values() if r.get(key) is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _curve_lines(groups: dict[str, list[Run]], metrics: Sequence[str]) -> list[str]:

@@ -165,7 +165,7 @@ class Trainer:
 
     def _check_base(self) -> None:
         """A resumed run goes on from the policy that it started from, its KL's anchor."""
-        if self.folder.environment()["initial_policy_id"] != policy_id(self.model_path):
+        if self.folder.environment().get("initial_policy_id") != policy_id(self.model_path):
             raise OpoError(
                 f"'{self.folder.path}' did not start from what is now '{self.model_path}'",
                 "code, libraries or the model have changed since; start another run with --out",
