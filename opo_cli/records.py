@@ -113,6 +113,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def _lines(records: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
 def digest(*parts: Any) -> str:
     """Twelve hex digits of the JSON of `parts`."""
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -221,26 +225,20 @@ class RunFolder:
         return read_lines(self.path / "evals.jsonl")
 
     def add_step(self, record: dict[str, Any]) -> None:
-        self._append("steps.jsonl", [record])
+        with (self.path / "steps.jsonl").open("a") as file:
+            file.write(_lines([record]))
 
     def add_evals(self, records: Iterable[dict[str, Any]]) -> None:
-        self._append("evals.jsonl", records)
+        self.write_evals([*self.evals(), *records])
 
     def write_evals(self, records: Iterable[dict[str, Any]]) -> None:
-        """All of the training's own evaluations at once, so that none is ever there twice."""
-        write_text(self.path / "evals.jsonl", "".join(json.dumps(r) + "\n" for r in records))
-
-    def _append(self, name: str, records: Iterable[dict[str, Any]]) -> None:
-        path = self.path / name
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        is_torn = path.exists() and not path.read_bytes().endswith((b"\n", b""))
-        with path.open("a") as file:
-            file.write("\n" + lines if is_torn else lines)
+        """All evaluations at once, so that none is ever there twice or by half."""
+        write_text(self.path / "evals.jsonl", _lines(records))
 
     def keep_steps(self, count: int) -> None:
         """Cuts the log back to the first `count` steps, where a checkpoint stands."""
         kept = [record for record in self.steps() if record["step"] <= count]
-        write_text(self.path / "steps.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
+        write_text(self.path / "steps.jsonl", _lines(kept))
 
 
 def list_runs(root: Path = RUNS) -> list[RunFolder]:

@@ -28,6 +28,7 @@ MODEL_SOURCES = (
     "data/prompts.py",
     "model/tiny.py",
     "model/policy.py",
+    "model/sequences.py",
     "train/warmstart.py",
 )
 
