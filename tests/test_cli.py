@@ -78,6 +78,8 @@ MISTAKES = [
     ("eval tiny-easy --run run --format html", "'html'", "opo eval --help"),
     ("compare", "neither runs nor a preset", "opo compare --preset tiny"),
     ("compare run --preset tiny", "both runs and a preset", "opo compare RUN"),
+    ("eval tiny-easy --run run --set eval=3", "eval = 3", "--set eval=VALUE"),
+    ("eval tiny-easy --run run --k 1,4 --samples 2", "k 4 exceeds the 2 samples", "eval"),
     ("eval tiny-easy --run run --set eval.k=4", "eval.k = 4", "pass@k"),
     ("eval tiny-easy --run run --set eval.samples=abc", "eval.samples = 'abc'", "per problem"),
     ("eval tiny-easy --run foreign", "no run at 'foreign'", "opo train"),

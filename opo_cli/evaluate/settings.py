@@ -43,11 +43,13 @@ def eval_config(
     given: dict[str, Any] = {}
     for text in overrides:
         given = merged(given, parse_override(text))
-    usual = tables["eval"]["k"]
-    tables = merged(merged(tables, given), {"eval": asked})
-    if tables["eval"]["k"] == usual and isinstance(tables["eval"]["samples"], int):
-        most = tables["eval"]["samples"]
-        tables["eval"]["k"] = [value for value in usual if value <= most] or [most]
+    tables = merged(tables, given)
+    if isinstance(tables["eval"], dict):  # Else it is for `validated` to refuse.
+        settings = merged(tables["eval"], asked)
+        most, has_own_k = settings["samples"], k is not None or "k" in given.get("eval", {})
+        if isinstance(most, int) and not has_own_k:
+            settings["k"] = [value for value in settings["k"] if value <= most] or [most]
+        tables["eval"] = settings
     return validated(tables)
 
 
