@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from opo_cli.choose import choose
 from opo_cli.errors import OpoError
-from opo_cli.rl.advantages import ADVANTAGES
-from opo_cli.rl.objectives import KL_ESTIMATORS, LOSSES, REDUCTIONS
+from opo_cli.rl.advantages import ADVANTAGES, TOKEN_LINEAR
+from opo_cli.rl.objectives import KL_ESTIMATORS, LOSSES, REDUCTIONS, clipped_gradients
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -163,9 +163,15 @@ class Algorithm(Section):
     minibatches_per_step: Count = 1
     """Optimizer steps per rollout batch; 1 is exactly on-policy."""
     clip_low: Positive = 0.2
-    """The ratio is clipped below at 1 - clip_low."""
+    """The ratio is clipped below at 1 - clip_low; 1 leaves no lower bound."""
     clip_high: Positive = 0.2
     """The ratio is clipped above at 1 + clip_high."""
+    dual_clip: Annotated[float, Field(ge=0)] = 0.0
+    """Where the advantage is negative, a ratio above this has no gradient; 0: no such bound."""
+    tis: Literal["none", "token", "sequence"] = "none"
+    """Truncated importance sampling of the trainer's against the sampler's probabilities."""
+    tis_cap: Positive = 2.0
+    """Upper bound of those weights."""
     kl_in: Literal["none", "loss", "reward"] = "none"
     """Where the KL to the reference policy enters."""
     kl_estimator: str = "k3"
@@ -174,6 +180,15 @@ class Algorithm(Section):
     """Weight of the KL term, reward per nat."""
     entropy_coefficient: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the entropy bonus, reward per nat."""
+    length_exponent: Annotated[float, Field(ge=-4, le=4)] = 1.6
+    """Power of the length in the weights of the 'length-power' baseline."""
+    overlong: Literal["none", "mask", "punish"] = "none"
+    """Truncated responses: as any other, left out of the loss, or near the limit punished."""
+    overlong_buffer: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Where the soft punishment sets in: this share of max_new_tokens before the limit."""
+    max_sampling_rounds: Count = 1
+    """Dynamic sampling: prompts all right or all wrong are replaced by others in at most so many
+    rounds of rollouts; 1: no such thing."""
     whiten_advantages: bool = False
     """Shift and scale advantages to mean 0, variance 1 over the step's tokens."""
     gamma: Share = 1.0
@@ -185,7 +200,39 @@ class Algorithm(Section):
     value_clip: Positive = 0.2
     """A new value may leave the old one by this much, in reward (critic only)."""
     allow_mismatched_reduction: bool = False
-    """Take a reduction that the estimator's baseline is not optimal for."""
+    """Take a reduction that the estimator or the loss is not meant for."""
+
+    @property
+    def misfit(self) -> tuple[str, str] | None:
+        """(why, what fits instead) where the reduction is not the one that estimator and loss are
+        meant for; else None.
+
+        Under sums over tokens a response's gradient has about its length as squared norm, so that
+        the best baseline weights it by a growing power of the length; under a mean over its tokens,
+        by a falling one.
+        """
+        loss, advantage = LOSSES[self.loss], ADVANTAGES[self.advantage]
+        if loss.reductions is not None and self.reduction not in loss.reductions:
+            return (
+                f"the '{self.loss}' loss, whose ratio belongs to a whole response",
+                f"--set algorithm.reduction={loss.reductions[0]}",
+            )
+        is_power = self.advantage == "length-power"
+        exponent = self.length_exponent if is_power else advantage.length_exponent
+        is_sum = self.reduction in TOKEN_LINEAR
+        if not exponent or (exponent > 0) == is_sum:
+            return None
+        why = f"the '{self.advantage}' baseline: "
+        if is_sum:
+            return (
+                why + f"under sums over tokens, weights l^{exponent:g} have the wrong sign",
+                "--set algorithm.length_exponent=1",
+            )
+        return (
+            why + "a mean over each response's tokens turns its length weights round",
+            "--set algorithm.reduction=token-mean, or weights that fit: --set "
+            "algorithm.advantage=length-power --set algorithm.length_exponent=-1",
+        )
 
 
 class Optim(Section):
@@ -208,6 +255,10 @@ class Rollout(Section):
     """Responses per prompt."""
     max_new_tokens: Count = 96
     """Longest response, tokens."""
+    temperature: Positive = 1.0
+    """Of the sampler. What is trained is the policy at temperature 1: all else is off-policy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling; likewise."""
     max_rows: Count = 512
     """Responses decoded at once (at least one group); bounds the key/value cache."""
 
@@ -260,6 +311,35 @@ class Checkpoint(Section):
     """Checkpoints kept; the newest."""
 
 
+class Certificate(Section):
+    """What a step must stay under to count as exact on-policy."""
+
+    max_mismatch: Positive = 1e-3
+    """Largest |log p(trainer) - log p(sampler)| of a token, nats."""
+    max_ratio_deviation: Positive = 1e-3
+    """Largest |pi/pi_old - 1| of a token."""
+
+
+class Measure(Section):
+    """The instruments that cost something."""
+
+    every: Annotated[int, Field(ge=0)] = 1
+    """Steps between measurements of policy shift, gradient noise and diversity; 0: never."""
+    probe_every: Annotated[int, Field(ge=0)] = 10
+    """Steps between exact KL and entropy on the probe prompts; 0: never."""
+    probe_prompts: Count = 16
+    """Fixed training prompts, one response each; the same for every seed and algorithm."""
+
+
+class Ledger(Section):
+    """Rollouts kept in the run folder."""
+
+    every: Annotated[int, Field(ge=0)] = 1
+    """Steps between those whose rollouts are kept; 0: none."""
+    max_megabytes: Count = 64
+    """Beyond it, every second of the kept steps is dropped."""
+
+
 class Compare(Section):
     """What `opo compare --preset` runs unless told otherwise."""
 
@@ -287,6 +367,9 @@ class Config(Section):
     eval: Eval = Eval()
     grading: Grading = Grading()
     checkpoint: Checkpoint = Checkpoint()
+    certificate: Certificate = Certificate()
+    measure: Measure = Measure()
+    ledger: Ledger = Ledger()
     compare: Compare = Compare()
 
     @property
@@ -295,10 +378,21 @@ class Config(Section):
         return self.rollout.prompts_per_step * self.rollout.group_size
 
     @property
-    def is_on_policy(self) -> bool:
-        """One optimizer step per batch. (Rollouts are always drawn at temperature 1 and top-p 1:
-        the very distribution that is trained.)"""
+    def has_one_update(self) -> bool:
+        """One optimizer step per batch: the old logprobs are the update's own."""
         return self.algorithm.minibatches_per_step == 1
+
+    @property
+    def off_policy_reasons(self) -> list[str]:
+        """Why no step of this config can be exact on-policy, in words; empty where it can."""
+        algorithm, rollout = self.algorithm, self.rollout
+        found = {
+            f"{algorithm.minibatches_per_step} updates per batch": not self.has_one_update,
+            f"temperature {rollout.temperature:g}": rollout.temperature != 1,
+            f"top-p {rollout.top_p:g}": rollout.top_p != 1,
+            f"TIS per {algorithm.tis}": algorithm.tis != "none",
+        }
+        return [reason for reason, is_so in found.items() if is_so]
 
 
 def check(config: Config) -> None:
@@ -309,7 +403,7 @@ def check(config: Config) -> None:
     """
     algorithm, rollout = config.algorithm, config.rollout
     advantage = choose(algorithm.advantage, ADVANTAGES, "advantage estimator")
-    choose(algorithm.loss, LOSSES, "loss")
+    loss = choose(algorithm.loss, LOSSES, "loss")
     choose(algorithm.reduction, REDUCTIONS, "reduction")
     choose(algorithm.kl_estimator, KL_ESTIMATORS, "KL estimator")
     if advantage.needs_group and rollout.group_size < 2:
@@ -321,7 +415,7 @@ def check(config: Config) -> None:
     if algorithm.kl_in == "loss" and algorithm.kl_estimator == "k1":
         raise OpoError(
             "algorithm.kl_estimator = 'k1' in the loss: its expected gradient is zero",
-            "--set algorithm.kl_estimator=k2 (or k3), or --set algorithm.kl_in=reward",
+            "--set algorithm.kl_estimator=k2 (or k3+), or --set algorithm.kl_in=reward",
         )
     if algorithm.kl_in == "none" and algorithm.kl_coefficient:
         raise OpoError(
@@ -334,17 +428,31 @@ def check(config: Config) -> None:
             f"rollout.prompts_per_step = {rollout.prompts_per_step}",
             "whole groups go into each minibatch; change one of the two",
         )
-    if (
-        advantage.reductions is not None
-        and algorithm.reduction not in advantage.reductions
-        and not algorithm.allow_mismatched_reduction
-    ):
+    if algorithm.dual_clip and algorithm.dual_clip <= 1 + algorithm.clip_high:
         raise OpoError(
-            f"algorithm.reduction = '{algorithm.reduction}' does not fit the "
-            f"'{algorithm.advantage}' baseline: a mean over each response's tokens turns its "
-            "length weights round",
-            f"--set algorithm.reduction={advantage.reductions[0]}, or "
-            "--set algorithm.allow_mismatched_reduction=true to measure just that",
+            f"algorithm.dual_clip = {algorithm.dual_clip:g} does not exceed the upper bound "
+            f"{1 + algorithm.clip_high:g} of the ratio",
+            "--set algorithm.dual_clip=3, or 0 for none",
+        )
+    if algorithm.dual_clip and loss.clipped is not clipped_gradients:
+        raise OpoError(
+            f"algorithm.dual_clip = {algorithm.dual_clip:g}: the '{algorithm.loss}' loss has no "
+            "such bound",
+            "--set algorithm.dual_clip=0, or --set algorithm.loss=ppo-clip",
+        )
+    if algorithm.max_sampling_rounds > 1 and rollout.group_size < 2:
+        raise OpoError(
+            f"algorithm.max_sampling_rounds = {algorithm.max_sampling_rounds}: a group of one is "
+            "always all right or all wrong",
+            "--set rollout.group_size=8, or --set algorithm.max_sampling_rounds=1",
+        )
+    misfit = algorithm.misfit
+    if misfit is not None and not algorithm.allow_mismatched_reduction:
+        why, alternative = misfit
+        raise OpoError(
+            f"algorithm.reduction = '{algorithm.reduction}' does not fit {why}",
+            f"{alternative}; or --set algorithm.allow_mismatched_reduction=true to measure just "
+            "that",
         )
     if not config.model.path and config.model.embedded.hidden_size % (
         2 * config.model.embedded.num_heads

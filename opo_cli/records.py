@@ -1,8 +1,9 @@
 """Run folders, and the cache of prepared bases. Plain files, written so that a reader never sees
 half of one.
 
-A run folder: `config.json`, `environment.json`, `steps.jsonl` (a line per step), `evals.jsonl` (a
-line per benchmark and evaluation), `checkpoints/`, and `model/` once training is finished.
+A run folder: `config.json`, `environment.json`, `steps.jsonl` (a line per step), `rollouts/` (the
+ledger), `evals.jsonl` (a line per benchmark and evaluation), `checkpoints/`, and, once training is
+finished, `certificate.json` and `model/`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from typing import Any
 
 from opo_cli.choose import did_you_mean
 from opo_cli.errors import OpoError
+from opo_cli.ledger import Ledger
 
 RUNS = Path("runs")
-NOT_SHAPING = ("description", "compare", "checkpoint")
-PACKAGES = ("opo", "torch", "transformers", "math-verify", "numpy", "pydantic")
+NOT_SHAPING = ("description", "compare", "checkpoint", "certificate", "ledger")
+PACKAGES = ("opo", "torch", "transformers", "math-verify", "numpy", "pyarrow", "pydantic")
 
 
 def cache_folder() -> Path:
@@ -193,6 +195,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.path / "rollouts")
+
+    @property
     def exists(self) -> bool:
         return all((self.path / name).is_file() for name in ("config.json", "environment.json"))
 
@@ -236,7 +242,8 @@ class RunFolder:
         write_text(self.path / "evals.jsonl", _lines(records))
 
     def keep_steps(self, count: int) -> None:
-        """Cuts the log back to the first `count` steps, where a checkpoint stands."""
+        """Cuts log and ledger back to the first `count` steps, where a checkpoint stands."""
+        self.ledger.cut(count)
         kept = [record for record in self.steps() if record["step"] <= count]
         write_text(self.path / "steps.jsonl", _lines(kept))
 

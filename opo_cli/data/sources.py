@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from opo_cli.errors import OpoError
-from opo_cli.types import Problem
+from opo_cli.types import Problem, Prompt
 
 
 def save_problems(problems: Sequence[Problem], path: Path) -> None:
@@ -40,6 +40,7 @@ Item = TypeVar("Item")
 
 # First word of each random stream's key: equal (seed, step) must not make equal streams.
 PROMPT_STREAM, MINIBATCH_STREAM, SAMPLING_STREAM, EVALUATION_STREAM = 1, 2, 3, 4
+REPLACEMENT_STREAM, PROBE_STREAM = 5, 6
 
 
 def items_of_step(items: Sequence[Item], seed: int, step: int, count: int) -> list[Item]:
@@ -57,3 +58,23 @@ def items_of_step(items: Sequence[Item], seed: int, step: int, count: int) -> li
             order = np.random.default_rng([PROMPT_STREAM, seed, epoch]).permutation(len(items))
         chosen.append(items[order[place]])
     return chosen
+
+
+class TrainingPrompts:
+    """What a run draws its prompts from; every draw is a function of (seed, step, round)."""
+
+    def __init__(self, prompts: Sequence[Prompt], seed: int):
+        self.prompts, self.seed = prompts, seed
+
+    def of_step(self, step: int, count: int) -> list[Prompt]:
+        return items_of_step(self.prompts, self.seed, step, count)
+
+    def replacements(self, step: int, round: int, count: int) -> list[Prompt]:
+        """For dynamic sampling: others than the step's epoch would give."""
+        generator = np.random.default_rng([REPLACEMENT_STREAM, self.seed, step, round])
+        return [self.prompts[i] for i in generator.integers(len(self.prompts), size=count)]
+
+    def probe(self, count: int) -> list[Prompt]:
+        """The fixed prompts of exact measurements, the same for every seed."""
+        order = np.random.default_rng([PROBE_STREAM]).permutation(len(self.prompts))
+        return [self.prompts[i] for i in order[:count]]

@@ -116,6 +116,6 @@ def _behaviour(graded, policy, initial, token_budget: int) -> dict[str, Any]:
     }
     if initial is not None:
         before = score(initial, sequences, token_budget).logprobs
-        record["kl_k1_sequence"] = float(k1(scores.logprobs, before).sum()) / len(rollouts)
-        record["kl_k3_sequence"] = float(k3(scores.logprobs, before).sum()) / len(rollouts)
+        record["kl_k1_sequence"] = float(k1(scores.logprobs - before).sum()) / len(rollouts)
+        record["kl_k3_sequence"] = float(k3(scores.logprobs - before).sum()) / len(rollouts)
     return record

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,19 @@ class TokenScores:
     """(B, T) nats."""
     entropy: Tensor
     """(B, T) nats, exact over the vocabulary."""
+    logit_norms: Tensor
+    """(B, T) 1 - 2 pi_t + sum_v pi_v^2: the squared norm of d logprob / d logits."""
+
+    @staticmethod
+    def zeros(mask: Tensor) -> TokenScores:
+        """Room for (B, T) scores, to be filled row by row."""
+        return TokenScores(*(torch.zeros(mask.shape, device=mask.device) for _ in range(3)))
+
+    def put(self, rows: Tensor, part: TokenScores) -> None:
+        """Writes the scores of some rows, detached."""
+        for field in fields(self):
+            values = getattr(part, field.name).detach()
+            getattr(self, field.name)[rows, : values.shape[1]] = values
 
 
 def choose_device(asked: str) -> tuple[torch.device, str]:
@@ -138,8 +151,14 @@ def spread(values: Tensor, mask: Tensor) -> Tensor:
     return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
+def response_logprobs(model, sequences: Sequences) -> Tensor:
+    """(N, V) in fp32: the distribution from which each response token comes, row by row."""
+    hidden = response_hidden(model.base_model, sequences, sequences.mask)
+    return _logits(model, hidden).float().log_softmax(-1)
+
+
 def token_scores(model, sequences: Sequences, *, entropy_gradient: bool = False) -> TokenScores:
-    """Logprob and exact entropy of each response token, one forward pass.
+    """Scores of each response token, one forward pass.
 
     Gradients flow through the logprobs, and through the entropy if asked for. Only response
     positions reach the head, in fp32.
@@ -147,12 +166,15 @@ def token_scores(model, sequences: Sequences, *, entropy_gradient: bool = False)
     mask = sequences.mask
     rows, tokens = mask.nonzero(as_tuple=True)
     targets = sequences.input_ids[rows, sequences.prompt_lengths[rows] + tokens]
-    logits = _logits(model, response_hidden(model.base_model, sequences, mask)).float()
-    all_logprobs = logits.log_softmax(-1)
+    all_logprobs = response_logprobs(model, sequences)
     logprobs = all_logprobs.gather(-1, targets[:, None]).squeeze(-1)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy = -(all_logprobs.exp() * all_logprobs).sum(-1)
-    return TokenScores(logprobs=spread(logprobs, mask), entropy=spread(entropy, mask))
+        probabilities = all_logprobs.exp()
+        entropy = -(probabilities * all_logprobs).sum(-1)
+    with torch.no_grad():
+        squares = probabilities.square().sum(-1)
+        norms = (1 - 2 * logprobs.exp() + squares).clamp(min=0)  # Rounding may leave it below 0.
+    return TokenScores(*(spread(values, mask) for values in (logprobs, entropy, norms)))
 
 
 @torch.no_grad()
@@ -176,8 +198,34 @@ def by_microbatch(
 def score(model, sequences: Sequences, token_budget: int) -> TokenScores:
     """`token_scores` without gradient over any number of rows."""
 
-    def compute(part: Sequences) -> tuple[Tensor, Tensor]:
+    def compute(part: Sequences) -> tuple[Tensor, ...]:
         scores = token_scores(model, part)
-        return scores.logprobs, scores.entropy
+        return scores.logprobs, scores.entropy, scores.logit_norms
 
     return TokenScores(*by_microbatch(compute, sequences, token_budget))
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Exact over the vocabulary, (B, T) nats at each response token."""
+
+    kl: Tensor
+    """KL(model || other): summed over responses drawn from `model`, unbiased for that of whole
+    responses, with less variance than any estimator from the drawn tokens alone."""
+    reverse_kl: Tensor
+    """KL(other || model), at the model's own states."""
+    entropy: Tensor
+    """Of `model`."""
+
+
+def divergence(model, other, sequences: Sequences, token_budget: int) -> Divergence:
+    """Without gradient, over any number of rows."""
+
+    def compute(part: Sequences) -> tuple[Tensor, ...]:
+        ours, theirs = response_logprobs(model, part), response_logprobs(other, part)
+        kl = (ours.exp() * (ours - theirs)).sum(-1)
+        reverse = (theirs.exp() * (theirs - ours)).sum(-1)
+        entropy = -(ours.exp() * ours).sum(-1)
+        return tuple(spread(values, part.mask) for values in (kl, reverse, entropy))
+
+    return Divergence(*by_microbatch(compute, sequences, token_budget))

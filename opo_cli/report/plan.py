@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opo_cli.config import Config
 from opo_cli.rl.advantages import ADVANTAGES
-from opo_cli.rl.objectives import LOSSES
+from opo_cli.rl.objectives import LOSSES, sequence_ratio
 
 
 def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tuple[str, str]]:
@@ -12,10 +12,12 @@ def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tup
     rollout, algorithm = config.rollout, config.algorithm
     rows_per_update = config.num_rows // algorithm.minibatches_per_step
     updates = f"{algorithm.minibatches_per_step} of {rows_per_update} responses"
-    if config.is_on_policy:
-        updates += " (exact on-policy: ratio 1, clipping inactive, the surrogate loss says nothing)"
+    if config.has_one_update:
+        updates += " (ratio 1: clipping is inactive and the surrogate loss says nothing)"
     else:
         updates += " (off-policy after the first)"
+    rounds = algorithm.max_sampling_rounds
+    dynamic = f"; all right or all wrong: drawn again, {rounds} rounds" if rounds > 1 else ""
     threads = (
         f"{config.runtime.num_threads} thread(s)" if config.runtime.num_threads else "all threads"
     )
@@ -27,9 +29,10 @@ def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tup
         (
             "batch",
             f"{rollout.prompts_per_step} prompts x group of {rollout.group_size} = "
-            f"{config.num_rows} responses of at most {rollout.max_new_tokens} tokens",
+            f"{config.num_rows} responses of at most {rollout.max_new_tokens} tokens" + dynamic,
         ),
         ("updates", f"per batch {updates}"),
+        ("certificate", certificate_line(config)),
         (
             "optimizer",
             f"AdamW, learning rate {config.optim.learning_rate:g}, "
@@ -54,10 +57,14 @@ def objective_line(config: Config) -> str:
     parts = [
         f"maximise {algorithm.reduction} of {loss.formula}",
         ADVANTAGES[algorithm.advantage].formula
+        + (f", c = {algorithm.length_exponent:g}" if algorithm.advantage == "length-power" else "")
         + (", whitened over the step" if algorithm.whiten_advantages else ""),
     ]
     if loss.uses_clipping:
-        parts.append(f"rho in [{1 - algorithm.clip_low:g}, {1 + algorithm.clip_high:g}]")
+        name = "s" if loss.ratio is sequence_ratio else "rho"
+        parts.append(f"{name} in [{1 - algorithm.clip_low:g}, {1 + algorithm.clip_high:g}]")
+    if algorithm.dual_clip:
+        parts.append(f"rho at most {algorithm.dual_clip:g} where A < 0")
     if algorithm.kl_in == "none" or not algorithm.kl_coefficient:
         parts.append("no KL")
     else:
@@ -69,6 +76,24 @@ def objective_line(config: Config) -> str:
         if algorithm.entropy_coefficient
         else "no entropy"
     )
-    if algorithm.allow_mismatched_reduction:
-        parts.append("MISMATCHED REDUCTION ALLOWED")
+    if algorithm.tis != "none":
+        parts.append(f"TIS per {algorithm.tis}, at most {algorithm.tis_cap:g}")
+    if algorithm.overlong == "mask":
+        parts.append("truncated responses left out")
+    if algorithm.overlong == "punish":
+        parts.append(f"the last {algorithm.overlong_buffer:.0%} of the length punished")
+    if algorithm.misfit is not None:
+        parts.append("MISMATCHED REDUCTION")
     return "; ".join(parts)
+
+
+def certificate_line(config: Config) -> str:
+    """What the run may call itself, and on what condition."""
+    if config.off_policy_reasons:
+        return f"none: off-policy ({', '.join(config.off_policy_reasons)})"
+    bounds = config.certificate
+    return (
+        "exact on-policy while one update per batch, its own weights' samples, |dlogp| to the "
+        f"sampler at most {bounds.max_mismatch:g} nats and |rho - 1| at most "
+        f"{bounds.max_ratio_deviation:g}"
+    )

@@ -3,6 +3,8 @@
 Everything is per token; a reduction is a weight per token, so that the loss is a plain sum. Its
 denominators are counts over the whole optimizer step, which makes gradients the same for any
 microbatch size and any number of ranks.
+
+Shape legend: B rows (responses), T response tokens.
 """
 
 from __future__ import annotations
@@ -17,41 +19,172 @@ if TYPE_CHECKING:
 MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: a ratio beyond it is a broken batch, not a signal.
 
 
-def probability_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
-    """rho = pi / pi_old per token, the log-ratio clamped to +-20. (B, T) each -> (B, T)."""
-    return (logprobs - old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+# --- ratios -----------------------------------------------------------------------------------
 
 
-def policy_gradient(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
-    """-A rho. On policy rho is 1 and its gradient that of log pi: the score-function gradient.
+def log_ratio(logprobs: Tensor, others: Tensor) -> Tensor:
+    """log pi - log pi_other per token, clamped to +-20: for losses, never for metrics."""
+    return (logprobs - others).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
-    (B, T) each -> (B, T); the clip bounds are not used.
+
+def token_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """rho_t = pi / pi_old per token. (B, T) each -> (B, T)."""
+    del mask
+    return log_ratio(logprobs, old_logprobs).exp()
+
+
+def sequence_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """s = exp(mean over the response of log rho), on each of its tokens. (B, T) -> (B, T).
+
+    GSPO, arXiv 2507.18071. In the token's form s sg(pi_t / pi_t): each token carries its own
+    gradient, and under a mean over tokens they add up to that of s.
     """
-    del low, high
-    return -advantages * ratio
+    own = log_ratio(logprobs, old_logprobs) * mask
+    lengths = mask.sum(-1, keepdim=True).clamp(min=1)
+    whole = own.detach().sum(-1, keepdim=True) / lengths
+    return (own - own.detach() + whole).exp()
 
 
-def ppo_clip(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
-    """max(-A rho, -A clip(rho, 1 - low, 1 + high)). PPO, arXiv 1707.06347. (B, T) -> (B, T)."""
-    return (-advantages * ratio).maximum(-advantages * ratio.clamp(1 - low, 1 + high))
+def importance_weights(
+    old_logprobs: Tensor, sampler_logprobs: Tensor, mask: Tensor, kind: str, cap: float
+) -> Tensor:
+    """min(pi_old / pi_sampler, cap), detached: truncated importance sampling. (B, T) -> (B, T).
+
+    The trainer's probabilities at rollout weights over those that the sampler drew from; it mends
+    numerics and sampling settings that differ, at the price of a bias where it truncates.
+
+    Args:
+        kind: "token" takes each token's ratio; "sequence" their product over the response, on each
+            token (unbiased before truncation).
+        cap: upper bound of a weight, C; 2 is common.
+    """
+    own = (old_logprobs - sampler_logprobs).detach() * mask
+    if kind == "sequence":
+        own = own.sum(-1, keepdim=True).expand(mask.shape)
+    return own.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().clamp(max=cap)
 
 
-def is_clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
-    """(B, T) bool: tokens whose gradient `ppo_clip` removes (sign-aware)."""
-    return ((advantages > 0) & (ratio > 1 + high)) | ((advantages < 0) & (ratio < 1 - low))
+# --- losses -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
+class Clip:
+    """Bounds on a ratio."""
+
+    low: float = 0.2
+    """It is clipped below at 1 - low."""
+    high: float = 0.2
+    """It is clipped above at 1 + high."""
+    dual: float = 0.0
+    """Where A < 0 the loss is at most -A dual; 0: no such bound."""
+
+    def ratio(self, ratio: Tensor) -> Tensor:
+        return ratio.clamp(1 - self.low, 1 + self.high)
+
+
+def policy_gradient(logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip: Clip) -> Tensor:
+    """-A rho. On policy rho is 1 and its gradient that of log pi: the score-function gradient.
+
+    (B, T) each -> (B, T), here and in every loss.
+    """
+    del logprobs, clip
+    return -advantages * ratio
+
+
+def ppo_clip(logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip: Clip) -> Tensor:
+    """max(-A rho, -A clip(rho, 1 - low, 1 + high)). PPO, arXiv 1707.06347.
+
+    With low < high it is DAPO's clip-higher (arXiv 2503.14476), with `clip.dual` dual-clip PPO
+    (arXiv 1912.09729): where A < 0, at most -A dual. With `sequence_ratio` it is GSPO's loss.
+    """
+    del logprobs
+    loss = (-advantages * ratio).maximum(-advantages * clip.ratio(ratio))
+    if clip.dual:
+        loss = loss.minimum(-advantages * clip.dual).where(advantages < 0, loss)
+    return loss
+
+
+def cispo(logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip: Clip) -> Tensor:
+    """-sg(clip(rho, 1 - low, 1 + high)) A log pi. CISPO, arXiv 2506.13585.
+
+    The weight is clipped and the gradient kept. `low` = 1 leaves no lower bound, as the papers use
+    it. (TRL's epsilon_high is the bound itself, 1 + high here; verl's is high.)
+    """
+    return -clip.ratio(ratio).detach() * advantages * logprobs
+
+
+Sides = tuple["Tensor", "Tensor"]
+
+
+def never_clipped(ratio: Tensor, advantages: Tensor, clip: Clip) -> Sides:
+    """(B, T) bool, twice: no token, on either side."""
+    del advantages, clip
+    return (ratio != ratio,) * 2
+
+
+def clipped_gradients(ratio: Tensor, advantages: Tensor, clip: Clip) -> Sides:
+    """(B, T) bool: tokens whose gradient `ppo_clip` removes, (below, above) the bounds."""
+    below = (advantages < 0) & (ratio < 1 - clip.low)
+    above = (advantages > 0) & (ratio > 1 + clip.high)
+    if clip.dual:
+        above = above | ((advantages < 0) & (ratio > clip.dual))
+    return below, above
+
+
+def clipped_weights(ratio: Tensor, advantages: Tensor, clip: Clip) -> Sides:
+    """(B, T) bool: tokens whose weight `cispo` clips, (below, above) the bounds."""
+    is_signal = advantages != 0
+    return (ratio < 1 - clip.low) & is_signal, (ratio > 1 + clip.high) & is_signal
+
+
+SEQ_MEAN = ("seq-mean-token-mean",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    per_token: Callable[[Tensor, Tensor, float, float], Tensor]
+    per_token: Callable[[Tensor, Tensor, Tensor, Clip], Tensor]
+    """(logprobs, ratio, advantages, clip) -> (B, T)."""
     formula: str
-    uses_clipping: bool
+    source: str
+    clipped: Callable[[Tensor, Tensor, Clip], Sides] = never_clipped
+    ratio: Callable[[Tensor, Tensor, Tensor], Tensor] = token_ratio
+    """(logprobs, old_logprobs, mask) -> (B, T)."""
+    reductions: tuple[str, ...] | None = None
+    """The only ones under which it is what it is called; None: any."""
+
+    @property
+    def uses_clipping(self) -> bool:
+        return self.clipped is not never_clipped
 
 
 LOSSES: dict[str, Loss] = {
-    "policy-gradient": Loss(policy_gradient, "A log(pi)", uses_clipping=False),
-    "ppo-clip": Loss(ppo_clip, "min(A rho, A clip(rho))", uses_clipping=True),
+    "policy-gradient": Loss(
+        per_token=policy_gradient, formula="A log(pi)", source="REINFORCE, Williams 1992"
+    ),
+    "ppo-clip": Loss(
+        per_token=ppo_clip,
+        formula="min(A rho, A clip(rho))",
+        source="PPO, arXiv 1707.06347",
+        clipped=clipped_gradients,
+    ),
+    "gspo": Loss(
+        per_token=ppo_clip,
+        formula="min(A s, A clip(s)), s = exp(mean log rho)",
+        source="GSPO, arXiv 2507.18071",
+        clipped=clipped_gradients,
+        ratio=sequence_ratio,
+        reductions=SEQ_MEAN,
+    ),
+    "cispo": Loss(
+        per_token=cispo,
+        formula="sg(clip(rho)) A log(pi)",
+        source="CISPO, arXiv 2506.13585",
+        clipped=clipped_weights,
+    ),
 }
+
+
+# --- reductions -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,24 +237,54 @@ def token_weights(reduction: str, mask: Tensor, lengths: Tensor, counts: StepCou
     return REDUCTIONS[reduction].weight(lengths[:, None].float(), counts) * mask
 
 
-def k1(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """log pi - log pi_ref: unbiased for KL(pi || ref), may be negative. Schulman 2020."""
-    return logprobs - reference
+# --- KL to the reference ----------------------------------------------------------------------
 
 
-def k2(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Half the squared log-ratio: biased value, but its gradient is KL(pi || ref)'s."""
-    return (logprobs - reference).square() / 2
+def k1(log_ratio: Tensor) -> Tensor:
+    """x = log pi - log pi_ref: unbiased for KL(pi || ref), may be negative. Schulman 2020.
+
+    (B, T) nats -> (B, T) nats, tokens drawn from pi, here and in every estimator.
+    """
+    return log_ratio
 
 
-def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """exp(-k1) - 1 + k1: unbiased for KL(pi || ref), never negative, lower variance."""
-    log_ratio = reference - logprobs
-    return log_ratio.expm1() - log_ratio
+def k2(log_ratio: Tensor) -> Tensor:
+    """x^2 / 2: biased value, but its gradient is that of KL(pi || ref)."""
+    return log_ratio.square() / 2
 
 
-KL_ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
-"""(B, T) logprobs of sampled tokens under policy and reference -> (B, T), nats."""
+def k3(log_ratio: Tensor) -> Tensor:
+    """exp(-x) - 1 + x: unbiased for KL(pi || ref), never negative, lower variance.
+
+    Its gradient is that of the other direction, KL(ref || pi).
+    """
+    return (-log_ratio).expm1() + log_ratio
+
+
+def k3_value_k2_gradient(log_ratio: Tensor) -> Tensor:
+    """k3's value with k2's gradient, that of KL(pi || ref): verl's `k3+`."""
+    straight = k2(log_ratio)
+    return straight - straight.detach() + k3(log_ratio).detach()
+
+
+KL_ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {
+    "k1": k1,
+    "k2": k2,
+    "k3": k3,
+    "k3+": k3_value_k2_gradient,
+}
+
+
+# --- the rest ---------------------------------------------------------------------------------
+
+
+def overlong_punishment(lengths: Tensor, max_length: int, buffer: int) -> Tensor:
+    """Soft overlong punishment, added to the reward. DAPO, arXiv 2503.14476. (B,) -> (B,).
+
+    0 up to max_length - buffer tokens, then falling in a straight line to -1 at max_length. It
+    makes the reward depend on the length, so that baselines differ even at equal correctness.
+    """
+    return ((max_length - buffer - lengths) / buffer).clamp(-1, 0)
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:

@@ -12,18 +12,28 @@ AllSum = Callable[["Tensor"], "Tensor"]
 """Sums a tensor over all ranks, element by element."""
 
 
-def group_sum(x: Tensor, groups: Tensor) -> Tensor:
-    """The sum of `x` over each row's group, at every row.
+def one_rank(x: Tensor) -> Tensor:
+    """The `AllSum` of a single rank."""
+    return x
+
+
+def group_totals(x: Tensor, groups: Tensor) -> Tensor:
+    """The sum of `x` over each group.
 
     Args:
-        x: (B,) any float type.
+        x: (B, ...) any float type.
         groups: (B,) int64 group indices from 0; rows of one group need not be neighbours.
 
     Returns:
-        (B,)
+        (G, ...)
     """
     num_groups = int(groups.max()) + 1 if groups.numel() else 0
-    return x.new_zeros(num_groups).index_add(0, groups, x)[groups]
+    return x.new_zeros((num_groups, *x.shape[1:])).index_add(0, groups, x)
+
+
+def group_sum(x: Tensor, groups: Tensor) -> Tensor:
+    """The sum of `x` (B, ...) over each row's group, at every row: (B, ...)."""
+    return group_totals(x, groups)[groups]
 
 
 def group_is_constant(x: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
@@ -35,8 +45,21 @@ def group_is_constant(x: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
     return (low >= high)[groups]
 
 
-def whiten(x: Tensor, mask: Tensor, all_sum: AllSum = lambda s: s) -> Tensor:
-    """Mean 0 and variance 1 over all unmasked tokens of all ranks (as verl does for GAE).
+def group_correlation(x: Tensor, y: Tensor, groups: Tensor) -> Tensor:
+    """Pearson's correlation of `x` and `y` (B,), each less its group's mean. Scalar; NaN where one
+    of them does not vary within any group."""
+    count = group_sum(x.new_ones(x.shape), groups)
+    x, y = x - group_sum(x, groups) / count, y - group_sum(y, groups) / count
+    return (x * y).sum() / (x.square().sum() * y.square().sum()).sqrt()
+
+
+def effective_sample_size(total: float, squares: float, count: float) -> float | None:
+    """Kish's (sum w)^2 / sum w^2 as a share of `count`; None where all weights are 0."""
+    return total**2 / squares / count if squares and count else None
+
+
+def whiten(x: Tensor, mask: Tensor, all_sum: AllSum = one_rank) -> Tensor:
+    """Mean 0 and variance 1 over all unmasked tokens of all ranks (as verl: ddof 1, 1e-8 added).
 
     Args:
         x, mask: (B, T); mask is bool.
@@ -45,8 +68,9 @@ def whiten(x: Tensor, mask: Tensor, all_sum: AllSum = lambda s: s) -> Tensor:
     Returns:
         (B, T), zero where masked. A constant `x` becomes 0.
     """
-    kept = x.where(mask, x.new_zeros(()))
-    count, total = all_sum(x.new_tensor([float(mask.sum()), float(kept.sum())])).unbind()
-    centred = (x - total / count.clamp(min=1)).where(mask, x.new_zeros(()))
+    # In fp64: the rounding error of a mean, divided by a spread of 0, would pass for a signal.
+    kept = x.where(mask, x.new_zeros(())).double()
+    count, total = all_sum(kept.new_tensor([float(mask.sum()), float(kept.sum())])).unbind()
+    centred = (kept - total / count.clamp(min=1)) * mask
     square = all_sum(centred.square().sum())
-    return centred * (square / (count - 1).clamp(min=1) + 1e-8).rsqrt()
+    return (centred * (square / (count - 1).clamp(min=1) + 1e-8).rsqrt()).to(x.dtype)

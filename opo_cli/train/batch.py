@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,18 +21,26 @@ class Batch:
     groups: Tensor
     """(B,) int64, from 0 within this batch."""
     rewards: Tensor
-    """(B,) fp32."""
+    """(B,) fp32, as the estimator sees them: a punishment of long responses included."""
     correct: Tensor
     """(B,) bool."""
+    truncated: Tensor
+    """(B,) bool."""
+    is_trained: Tensor
+    """(B,) bool: rows that count in baseline and loss; the others are only measured."""
     sampler_logprobs: Tensor
     """(B, T) nats, the engine's; zero beyond a row's length, as in all (B, T) fields."""
     reference_logprobs: Tensor | None = None
     """(B, T) under the initial policy, which is also the reference policy."""
     old_logprobs: Tensor | None = None
-    """(B, T) under the policy at rollout time; None when the update is exactly on-policy, where
-    they are the update's own."""
+    """(B, T) at rollout weights. None before an update that is exactly on-policy: there they are
+    the update's own, which returns them."""
     old_entropy: Tensor | None = None
-    """(B, T) exact entropy under the same; None likewise."""
+    """(B, T) exact entropy, likewise."""
+    logit_norms: Tensor | None = None
+    """(B, T) see `TokenScores`, likewise."""
+    greedy_rewards: Tensor | None = None
+    """(B,) of the greedy response to the row's prompt, where the estimator asks for it."""
     values: Tensor | None = None
     """(B, T) the critic's, before the update."""
     advantages: Tensor | None = None
@@ -49,6 +58,16 @@ class Batch:
     @property
     def mask(self) -> Tensor:
         return self.sequences.mask
+
+    @property
+    def loss_lengths(self) -> Tensor:
+        """(B,) tokens that count in the loss."""
+        return self.lengths * self.is_trained
+
+    @property
+    def loss_mask(self) -> Tensor:
+        """(B, T) bool."""
+        return self.mask & self.is_trained[:, None]
 
     def with_(self, **changes: Tensor | None) -> Batch:
         return replace(self, **changes)
@@ -82,5 +101,61 @@ def collate(graded: Sequence[GradedGroup], device: torch.device) -> Batch:
         groups=torch.tensor([index for index, *_ in rows], device=device),
         rewards=torch.tensor([grade.reward for *_, grade in rows], device=device),
         correct=torch.tensor([grade.correct for *_, grade in rows], device=device),
+        truncated=torch.tensor(
+            [rollout.finish_reason == "length" for _, _, rollout, _ in rows], device=device
+        ),
+        is_trained=torch.ones(len(rows), dtype=torch.bool, device=device),
         sampler_logprobs=torch.nn.utils.rnn.pad_sequence(logprobs, batch_first=True).to(device),
     )
+
+
+def ledger_columns(
+    step: int, batch: Batch, graded: Sequence[GradedGroup], piece: Callable[[int], str]
+) -> dict[str, list[Any]]:
+    """A trained batch as the columns of the rollout ledger.
+
+    Args:
+        step: from 1, as in the log.
+        piece: a token's own text.
+    """
+    rows = [
+        (index, row, group.group, rollout, grade)
+        for index, group in enumerate(graded)
+        for row, (rollout, grade) in enumerate(zip(group.group.rollouts, group.grades, strict=True))
+    ]
+    lengths = batch.lengths.tolist()
+
+    def per_token(values: Tensor | None) -> list[Any]:
+        if values is None:
+            return [None] * len(rows)
+        return [row[:n] for row, n in zip(values.cpu().numpy(), lengths, strict=True)]
+
+    greedy = batch.greedy_rewards
+    return {
+        "step": [step] * len(rows),
+        "group": [index for index, *_ in rows],
+        "row": [row for _, row, *_ in rows],
+        "policy_version": [group.policy_version for *_, group, _, _ in rows],
+        "problem_id": [group.prompt.problem.id for *_, group, _, _ in rows],
+        "prompt": [group.prompt.text for *_, group, _, _ in rows],
+        "answer": [group.prompt.problem.answer for *_, group, _, _ in rows],
+        "text": [rollout.text for *_, rollout, _ in rows],
+        "extracted": [grade.extracted for *_, grade in rows],
+        "grade_reason": [grade.reason for *_, grade in rows],
+        "finish_reason": [rollout.finish_reason for *_, rollout, _ in rows],
+        "correct": [grade.correct for *_, grade in rows],
+        "is_trained": batch.is_trained.tolist(),
+        "length": lengths,
+        "reward": batch.rewards.tolist(),
+        "greedy_reward": [None] * len(rows) if greedy is None else greedy.tolist(),
+        "advantage": (batch.advantages.sum(-1) / batch.lengths.clamp(min=1)).tolist(),
+        "tokens": [rollout.token_ids for *_, rollout, _ in rows],
+        "pieces": [[piece(token) for token in rollout.token_ids] for *_, rollout, _ in rows],
+        "sampler_logprobs": per_token(batch.sampler_logprobs),
+        "logprobs": per_token(batch.old_logprobs),
+        "reference_logprobs": per_token(batch.reference_logprobs),
+        "entropy": per_token(batch.old_entropy),
+        "logit_norms": per_token(batch.logit_norms),
+        "values": per_token(batch.values),
+        "advantages": per_token(batch.advantages),
+    }

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from opo_cli.certificate import KEY, certificate_of
 from opo_cli.config import Config
 from opo_cli.console import progress, warn
 from opo_cli.data.prompts import make_prompts
-from opo_cli.data.sources import items_of_step, load_problems
+from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.run import evaluate
 from opo_cli.grading.pool import Grader
@@ -29,6 +31,7 @@ from opo_cli.records import (
 from opo_cli.report.live import TrainView
 from opo_cli.report.plan import plan_rows
 from opo_cli.rollout.engine import Engine, choose_engine, create_engine
+from opo_cli.train.batch import ledger_columns
 from opo_cli.train.checkpoint import (
     checkpoint_path,
     load_checkpoint,
@@ -37,11 +40,10 @@ from opo_cli.train.checkpoint import (
 )
 from opo_cli.train.interrupt import Interrupted, Interrupts
 from opo_cli.train.outputs import start_run
-from opo_cli.train.step import Learner, new_learner, training_step
+from opo_cli.train.step import Learner, StepResult, new_learner, training_step
 from opo_cli.train.warmstart import prepare
 from opo_cli.types import GRADER_FAILURES
 
-MISMATCH_BOUND = 1e-3  # Nats; fp32 engines stay two orders below.
 EVALUATION_SOURCES = ("evaluate", "grading", "rollout", "data", "model")
 
 
@@ -69,8 +71,9 @@ class Trainer:
         problems, self.model_path = prepare(config)
         self.device, _ = choose_device(config.runtime.device)
         policy, self.tokenizer = load_policy(self.model_path, self.device)
-        self.prompts = make_prompts(load_problems(problems), config.data.template, self.tokenizer)
-        check_context(policy, self.prompts, config.rollout.max_new_tokens, "rollout")
+        prompts = make_prompts(load_problems(problems), config.data.template, self.tokenizer)
+        check_context(policy, prompts, config.rollout.max_new_tokens, "rollout")
+        self.prompts = TrainingPrompts(prompts, config.seed)
         place = Path(self.model_path).expanduser()
         start_run(
             config,
@@ -80,6 +83,7 @@ class Trainer:
             initial_policy_id=policy_id(self.model_path),
         )
         self._check_base()
+        self._pieces: dict[int, str] = {}
         reference = copy.deepcopy(policy).requires_grad_(False)
         self.learner: Learner = new_learner(policy, reference, config)
         engine, _ = choose_engine(config.runtime.engine)
@@ -100,6 +104,9 @@ class Trainer:
             self.folder.keep_steps(done)
             self.engine.load_weights(self.learner.policy, done)
             self._train(done, grader, interrupts)
+            certificate = certificate_of(self.folder.steps()).as_record()
+            bounds = self.config.certificate.model_dump()
+            write_json(self.folder.path / "certificate.json", {**certificate, "bounds": bounds})
             final = self._evaluate("final policy", grader) if self.config.eval.benchmarks else []
             self.folder.write_evals(
                 [{"policy": "initial", "step": 0, **record} for record in initial]
@@ -113,7 +120,9 @@ class Trainer:
 
     def _train(self, done: int, grader: Grader, interrupts: Interrupts) -> None:
         total, every = self.config.train.steps, self.config.checkpoint.every
-        prompts_per_step, failures = self.config.rollout.prompts_per_step, 0.0
+        failures = 0.0
+
+        warned: set[str] = set()
 
         def before_update() -> None:
             interrupts.hold()
@@ -123,9 +132,9 @@ class Trainer:
             with self.view.steps(done, total):
                 for step in range(done, total):
                     with interrupts.step():
-                        record = training_step(
+                        result = training_step(
                             step,
-                            items_of_step(self.prompts, self.config.seed, step, prompts_per_step),
+                            self.prompts,
                             self.config,
                             self.learner,
                             self.engine,
@@ -133,6 +142,7 @@ class Trainer:
                             progress=self.view.rollout,
                             before_update=before_update,
                         )
+                        record = result.record | {"ledger_seconds": self._keep_rollouts(result)}
                         self.folder.add_step(record)
                         done = step + 1
                         self.view.step(record)
@@ -140,6 +150,7 @@ class Trainer:
                         if done % every == 0 or done == total:
                             self._checkpoint(done)
                     failures += sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
+                    warned |= self._warn_off_policy(record, warned)
         except Interrupted as signal:
             is_saved = not done or checkpoint_path(self.folder.checkpoints, done).exists()
             if signal.is_between_steps and not is_saved:
@@ -149,16 +160,42 @@ class Trainer:
             count = round(failures * self.config.num_rows)
             warn(f"the grader failed on {count} responses, which earned no reward: see steps.jsonl")
 
+    def _keep_rollouts(self, result: StepResult) -> float:
+        """Writes the step's rollouts to the ledger, where it is their turn; returns the seconds."""
+        settings, started = self.config.ledger, time.monotonic()
+        number = result.record["step"]
+        if not settings.every or (number - 1) % settings.every:
+            return 0.0
+        columns = ledger_columns(number, result.batch, result.graded, self._piece)
+        with disk_errors(self.folder.ledger.path(number)):
+            self.folder.ledger.write(number, columns, settings.max_megabytes * 2**20)
+        return round(time.monotonic() - started, 4)
+
+    def _piece(self, token: int) -> str:
+        """A token's own text; kept, as decoding one by one is slow."""
+        if token not in self._pieces:
+            self._pieces[token] = self.tokenizer.decode([token])
+        return self._pieces[token]
+
     def _check_step(self, record: dict[str, Any]) -> None:
-        """Raises OpoError where a step could not update anything; warns where it was off-policy."""
+        """Raises OpoError where a step could not update anything."""
         if not record["num_optimizer_steps"]:
             raise OpoError(
                 f"step {record['step']}: no gradient was finite, so no weight was updated",
                 f"lower optim.learning_rate (now {self.config.optim.learning_rate:g})",
             )
-        mismatch = record["sampler_mismatch"]
-        if self.config.is_on_policy and mismatch > MISMATCH_BOUND:
-            warn(f"step {record['step']} is not exactly on-policy: |dlogp| {mismatch:.2g} nats")
+
+    def _warn_off_policy(self, record: dict[str, Any], warned: set[str]) -> set[str]:
+        """Warns once per reason where a run that is meant to be exact on-policy is not."""
+        if self.config.off_policy_reasons:
+            return set()
+        reasons = set(record[KEY]) - warned
+        if reasons:
+            warn(
+                f"step {record['step']} is not exact on-policy: {', '.join(sorted(reasons))} "
+                f"(|dlogp| at most {record['sampler_mismatch']:.2g} nats); later ones are counted"
+            )
+        return reasons
 
     def _checkpoint(self, step: int) -> None:
         save_checkpoint(self.folder.checkpoints, self.learner, step, self.config.checkpoint.keep)

@@ -1,4 +1,7 @@
-"""What a step measures, as sums with counts: averages come last, over microbatches and ranks."""
+"""What a step measures, as sums with counts: averages come last, over microbatches and ranks.
+
+Shape legend: B rows (responses), T response tokens.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from opo_cli.config import Config
+from opo_cli.data.sources import PROBE_STREAM
+from opo_cli.evaluate import diversity
 from opo_cli.metrics import METRICS
 from opo_cli.model.parallel import all_max, all_sum
-from opo_cli.model.policy import TokenScores
-from opo_cli.rl.objectives import k1, k3
+from opo_cli.model.policy import divergence, score
+from opo_cli.model.sequences import Sequences
+from opo_cli.rl.advantages import opo
+from opo_cli.rl.objectives import Sides, k1, k3
+from opo_cli.rl.stats import effective_sample_size, group_correlation, group_sum
+from opo_cli.rollout.engine import Engine
 from opo_cli.train.batch import Batch
-from opo_cli.types import GRADER_FAILURES, GradedGroup, Mean
+from opo_cli.types import GRADER_FAILURES, GradedGroup, Mean, Prompt, Sampling
 
 
 class Meter:
-    """Means, sums and maxima by metric name, over the microbatches of a step."""
+    """Means, sums, maxima and sample sizes by metric name, over the microbatches of a step."""
 
     def __init__(self):
         self._means: dict[str, Mean] = {}
         self._sums: dict[str, float] = {}
         self._maxima: dict[str, float] = {}
+        self._weights: dict[str, list[float]] = {}
 
     def mean(self, **parts: Mean) -> None:
         for name, part in parts.items():
@@ -36,14 +47,26 @@ class Meter:
         for name, value in values.items():
             self._maxima[name] = max(self._maxima.get(name, value), value)
 
+    def sample_size(self, **weights: Tensor) -> None:
+        """Weights (N,) whose effective sample size is wanted over the whole step."""
+        for name, w in weights.items():
+            own = (w.sum().item(), w.square().sum().item(), float(w.numel()))
+            before = self._weights.get(name, [0.0] * 3)
+            self._weights[name] = [a + b for a, b in zip(before, own, strict=True)]
+
     def values(self) -> dict[str, float | None]:
         """Every metric over all ranks, in `METRICS` order; None where nothing was counted."""
-        pairs = [(mean.total, mean.count) for mean in self._means.values()]
-        means = all_sum(torch.tensor(pairs, dtype=torch.float64)).tolist()
-        sums = all_sum(torch.tensor(list(self._sums.values()), dtype=torch.float64)).tolist()
-        maxima = all_max(torch.tensor(list(self._maxima.values()), dtype=torch.float64)).tolist()
+
+        def over_ranks(parts, reduce) -> list:
+            return reduce(torch.tensor(list(parts), dtype=torch.float64)).tolist()
+
+        means = over_ranks([(m.total, m.count) for m in self._means.values()], all_sum)
+        weights = over_ranks(self._weights.values(), all_sum)
+        sums = over_ranks(self._sums.values(), all_sum)
+        maxima = over_ranks(self._maxima.values(), all_max)
         found = {
             **{name: Mean(*pair).value for name, pair in zip(self._means, means, strict=True)},
+            **{n: effective_sample_size(*w) for n, w in zip(self._weights, weights, strict=True)},
             **dict(zip(self._sums, sums, strict=True)),
             **dict(zip(self._maxima, maxima, strict=True)),
         }
@@ -54,74 +77,214 @@ class Meter:
         }
 
 
-def measure_scores(
-    batch: Batch, scores: TokenScores, ratio: Tensor, clipped: Tensor, meter: Meter
-) -> None:
-    """Per microbatch of the update, from its forward pass. (B, T) tensors."""
-    mask, num_tokens = batch.mask, float(batch.lengths.sum())
-    logprobs = scores.logprobs.detach()
-    deviation = ((ratio.detach() - 1).abs() * mask).max()
-    meter.mean(clip_fraction=Mean(clipped.sum().item(), num_tokens))
-    meter.largest(ratio_deviation=deviation.item())
-    if batch.old_logprobs is None:  # These scores are the ones at rollout time.
-        measure_rollout_scores(batch, logprobs, scores.entropy.detach(), meter)
+# --- during the update, per microbatch --------------------------------------------------------
 
 
-def measure_rollout_scores(batch: Batch, logprobs: Tensor, entropy: Tensor, meter: Meter) -> None:
-    """Entropy, KL to the initial policy and sampler mismatch, at rollout weights for every
+def measure_ratio(batch: Batch, ratio: Tensor, sides: Sides, meter: Meter) -> None:
+    """(B, T) ratios as the loss sees them, and what was clipped (below, above)."""
+    mask, ratio = batch.loss_mask, ratio.detach()
+    below, above = (float((side & mask).sum()) for side in sides)
+    num_tokens = float(mask.sum())
+    meter.mean(
+        clip_fraction=Mean(below + above, num_tokens),
+        clip_fraction_low=Mean(below, num_tokens),
+        clip_fraction_high=Mean(above, num_tokens),
+    )
+    meter.largest(ratio_deviation=((ratio - 1).abs() * mask).max().item())
+    meter.sample_size(ess_ratio=ratio[mask])
+
+
+class HalfBatches:
+    """Gradient noise from the two halves of a minibatch's prompts.
+
+    Their shares A and B of the gradient (A + B = g, n_A and n_B prompts of n) give, in
+    n_A n_B / n^2 ||A n/n_A - B n/n_B||^2, an unbiased estimate of the trace of g's covariance over
+    prompts, as far as prompts are independent: denominators and baselines that span the step tie
+    them a little. Before clipping.
+    """
+
+    def __init__(self, module):
+        self.module = module
+        self._first: list[Tensor] = []
+        self._num_first = 0
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.module.parameters() if p.grad is not None]
+
+    def end_of_first(self, num_groups: int) -> None:
+        self._first = [gradient.clone() for gradient in self._gradients()]
+        self._num_first = num_groups
+
+    def noise(self, num_second: int) -> float:
+        """Called when both halves are in the gradients."""
+        total = self._num_first + num_second
+        first, second = total / self._num_first, total / num_second
+        squares = [
+            (a * first - (g - a) * second).square().sum()
+            for a, g in zip(self._first, self._gradients(), strict=True)
+        ]
+        return float(torch.stack(squares).sum()) / (first * second)
+
+
+def measure_critic(batch: Batch, loss: Tensor, meter: Meter) -> None:
+    meter.mean(value_loss=Mean(loss.item(), float(batch.loss_lengths.sum())))
+
+
+# --- once per step ----------------------------------------------------------------------------
+
+
+def measure_scores(batch: Batch, meter: Meter) -> None:
+    """Entropy, KL to the initial policy and the sampler's mismatch, at rollout weights for every
     algorithm: later weights would be scored on samples that are not theirs."""
     num_tokens, num_rows = float(batch.lengths.sum()), len(batch)
-    k1_sum = k1(logprobs, batch.reference_logprobs).sum().item()
-    k3_sum = k3(logprobs, batch.reference_logprobs).sum().item()
-    mismatch = (logprobs - batch.sampler_logprobs).abs().max()
+    entropy, sampled = batch.old_entropy.sum().item(), -batch.old_logprobs.sum().item()
+    to_initial = batch.old_logprobs - batch.reference_logprobs
+    k1_sum, k3_sum = k1(to_initial).sum().item(), k3(to_initial).sum().item()
+    mismatch = batch.sampler_logprobs - batch.old_logprobs
     meter.mean(
-        entropy=Mean(entropy.sum().item(), num_tokens),
-        entropy_sampled=Mean(-logprobs.sum().item(), num_tokens),
+        entropy=Mean(entropy, num_tokens),
+        entropy_sequence=Mean(entropy, num_rows),
+        entropy_sampled=Mean(sampled, num_tokens),
+        entropy_sampled_sequence=Mean(sampled, num_rows),
         kl_k1_token=Mean(k1_sum, num_tokens),
         kl_k3_token=Mean(k3_sum, num_tokens),
         kl_k1_sequence=Mean(k1_sum, num_rows),
         kl_k3_sequence=Mean(k3_sum, num_rows),
+        sampler_mismatch_mean=Mean(mismatch.abs().sum().item(), num_tokens),
+        sampler_mismatch_k3=Mean(k3(mismatch).sum().item(), num_tokens),
+        logit_norm=Mean(batch.logit_norms.sum().item(), num_tokens),
     )
-    meter.largest(sampler_mismatch=mismatch.item())
+    meter.largest(sampler_mismatch=mismatch.abs().max().item())
 
 
-def measure_critic(batch: Batch, loss: Tensor, meter: Meter) -> None:
-    meter.mean(value_loss=Mean(loss.item(), float(batch.lengths.sum())))
+def measure_grades(graded: Sequence[GradedGroup], meter: Meter) -> None:
+    """Of all sampled groups, those that dynamic sampling replaced included."""
+    pairs = [
+        (rollout, grade)
+        for group in graded
+        for rollout, grade in zip(group.group.rollouts, group.grades, strict=True)
+    ]
+    right = [sum(grade.correct for grade in group.grades) for group in graded]
 
+    def share(chosen, among) -> Mean:
+        among = list(among)
+        return Mean(float(sum(map(chosen, among))), len(among))
 
-def measure_batch(batch: Batch, graded: Sequence[GradedGroup], meter: Meter) -> None:
-    """Once per step, from the whole batch."""
-    grades = [grade for group in graded for grade in group.grades]
-    rollouts = [rollout for group in graded for rollout in group.group.rollouts]
-    num_rows, lengths = len(grades), batch.lengths.float()
+    def length(chosen) -> Mean:
+        found = [len(rollout.token_ids) for rollout, grade in pairs if chosen(grade)]
+        return Mean(float(sum(found)), len(found))
 
-    def share(count: float) -> Mean:
-        return Mean(float(count), num_rows)
+    def is_right(pair) -> bool:
+        return pair[1].correct
 
-    def length_of(rows: Tensor) -> Mean:
-        return Mean(lengths[rows].sum().item(), float(rows.sum()))
-
-    constant = sum(len({grade.reward for grade in group.grades}) == 1 for group in graded)
-    meter.sum(num_tokens=lengths.sum().item())
+    finished = {
+        reason: [pair for pair in pairs if pair[0].finish_reason == reason]
+        for reason in ("stop", "length")
+    }
+    meter.sum(
+        num_sampled_groups=len(graded),
+        num_tokens=sum(len(rollout.token_ids) for rollout, _ in pairs),
+    )
     meter.mean(
-        reward=share(batch.rewards.sum()),
-        accuracy=share(batch.correct.sum()),
-        length=share(lengths.sum()),
-        length_right=length_of(batch.correct),
-        length_wrong=length_of(~batch.correct),
-        truncated=share(sum(rollout.finish_reason == "length" for rollout in rollouts)),
-        no_answer=share(sum(grade.reason == "no-answer" for grade in grades)),
-        zero_signal_groups=Mean(constant, len(graded)),
-        advantage=share((batch.advantages.sum(-1) / lengths.clamp(min=1)).sum()),
+        accuracy=share(is_right, pairs),
+        accuracy_completed=share(is_right, finished["stop"]),
+        accuracy_truncated=share(is_right, finished["length"]),
+        length=length(lambda grade: True),
+        length_right=length(lambda grade: grade.correct),
+        length_wrong=length(lambda grade: not grade.correct),
+        truncated=Mean(float(len(finished["length"])), len(pairs)),
+        no_answer=share(lambda pair: pair[1].reason == "no-answer", pairs),
+        zero_signal_groups=share(lambda g: len({grade.reward for grade in g.grades}) == 1, graded),
+        all_right_groups=share(
+            lambda pair: pair[0] == len(pair[1].grades), zip(right, graded, strict=True)
+        ),
+        all_wrong_groups=share(lambda count: count == 0, right),
         **{
-            f"grader_{reason}": share(sum(grade.reason == reason for grade in grades))
+            f"grader_{reason}": share(lambda pair, r=reason: pair[1].reason == r, pairs)
             for reason in GRADER_FAILURES
         },
     )
-    if batch.old_logprobs is not None:
-        measure_rollout_scores(batch, batch.old_logprobs, batch.old_entropy, meter)
+
+
+def measure_advantages(batch: Batch, meter: Meter) -> None:
+    """Of the trained groups: rewards, advantages and what length weights would make of them."""
+    num_rows, lengths = len(batch), batch.lengths.float()
+    loss_lengths, groups = batch.loss_lengths.float(), batch.groups
+    gap = opo(batch.rewards, loss_lengths, groups)
+    counted, squares = group_sum(loss_lengths, groups), group_sum(loss_lengths.square(), groups)
+    size = group_sum((loss_lengths > 0).float(), groups)
+    share = counted.square() / (squares * size).clamp(min=1)
+    per_row = batch.advantages.sum(-1) / lengths.clamp(min=1)
+    meter.mean(
+        reward=Mean(batch.rewards.sum().item(), num_rows),
+        advantage=Mean(per_row.sum().item(), num_rows),
+        advantage_abs=Mean(batch.advantages.abs().sum().item(), float(loss_lengths.sum())),
+        baseline_gap=Mean(gap.sum().item(), float((loss_lengths > 0).sum())),
+        ess_lengths=Mean(share.sum().item(), num_rows),
+        length_reward_correlation=Mean(group_correlation(lengths, batch.rewards, groups).item(), 1),
+    )
     if batch.returns is not None:
-        target, error = batch.returns[batch.mask], (batch.returns - batch.values)[batch.mask]
+        mask = batch.loss_mask
+        target, error = batch.returns[mask], (batch.returns - batch.values)[mask]
         variance = target.var().item()
         if variance > 0:
             meter.mean(explained_variance=Mean(1 - error.var().item() / variance, 1))
+
+
+def measure_diversity(graded: Sequence[GradedGroup], meter: Meter) -> None:
+    """Within each group; a mean over groups (Rep-n, Self-BLEU: over responses)."""
+    for group in graded:
+        responses = [
+            rollout.token_ids[: -1 if rollout.finish_reason == "stop" else None]
+            for rollout in group.group.rollouts
+        ]
+        meter.mean(
+            distinct_2=diversity.distinct(responses, 2),
+            rep_4=diversity.repetition(responses, 4),
+            self_bleu=diversity.self_bleu(responses),
+            answer_entropy=diversity.answer_entropy([grade.extracted for grade in group.grades]),
+        )
+
+
+def measure_shift(batch: Batch, policy, token_budget: int, meter: Meter) -> None:
+    """KL(policy at rollout || policy after the update), on one response per prompt.
+
+    The responses of a group are exchangeable, so the first of each stands for all, at a fraction
+    of the cost of scoring the batch again.
+    """
+    is_first = torch.ones_like(batch.groups, dtype=torch.bool)
+    is_first[1:] = batch.groups[1:] != batch.groups[:-1]
+    rows = is_first.nonzero().squeeze(-1)
+    part = batch.select(rows)
+    new = score(policy, part.sequences, token_budget).logprobs
+    log_ratio = part.old_logprobs - new
+    total = k3(log_ratio).sum().item()
+    meter.mean(
+        policy_shift_token=Mean(total, float(part.lengths.sum())),
+        policy_shift_sequence=Mean(total, len(part)),
+    )
+
+
+def measure_probe(
+    prompts: Sequence[Prompt], step: int, config: Config, policy, initial, engine: Engine, meter
+) -> None:
+    """Exact entropy and KL(policy || initial) on responses of the current weights to fixed prompts:
+    the same prompts for every algorithm and seed, whatever the step trains on."""
+    sampling = Sampling(num_responses=1, max_new_tokens=config.rollout.max_new_tokens)
+    groups = engine.generate(prompts, sampling, stream=(PROBE_STREAM, step))
+    sequences = Sequences.pack(
+        [group.prompt.token_ids for group in groups],
+        [group.rollouts[0].token_ids for group in groups],
+        policy.device,
+    )
+    num_tokens, num_rows = float(sequences.lengths.sum()), len(groups)
+    found = divergence(policy, initial, sequences, config.train.microbatch_tokens)
+    kl, entropy = found.kl.sum().item(), found.entropy.sum().item()
+    meter.mean(
+        probe_entropy=Mean(entropy, num_tokens),
+        probe_entropy_sequence=Mean(entropy, num_rows),
+        probe_kl_token=Mean(kl, num_tokens),
+        probe_kl_sequence=Mean(kl, num_rows),
+        probe_reverse_kl_token=Mean(found.reverse_kl.sum().item(), num_tokens),
+        probe_length=Mean(num_tokens, num_rows),
+    )

@@ -16,19 +16,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opo_cli.certificate import KEY, off_policy_reasons
 from opo_cli.config import Config
-from opo_cli.data.sources import MINIBATCH_STREAM, SAMPLING_STREAM
+from opo_cli.data.sources import MINIBATCH_STREAM, SAMPLING_STREAM, TrainingPrompts
 from opo_cli.grading.pool import Grader
 from opo_cli.model.critic import Critic
 from opo_cli.model.parallel import all_max, all_sum
-from opo_cli.model.policy import score, token_scores
+from opo_cli.model.policy import TokenScores, score, token_scores
 from opo_cli.rl import objectives
 from opo_cli.rl.advantages import ADVANTAGES, Signals
 from opo_cli.rl.stats import whiten
 from opo_cli.rollout.engine import Engine, Progress
 from opo_cli.train.batch import Batch, collate
-from opo_cli.train.measure import Meter, measure_batch, measure_critic, measure_scores
-from opo_cli.types import Mean, Prompt, Sampling
+from opo_cli.train.measure import (
+    HalfBatches,
+    Meter,
+    measure_advantages,
+    measure_critic,
+    measure_diversity,
+    measure_grades,
+    measure_probe,
+    measure_ratio,
+    measure_scores,
+    measure_shift,
+)
+from opo_cli.types import GradedGroup, Mean, Prompt, Sampling
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +66,8 @@ class Clock:
     def phase(self, name: str) -> Iterator[None]:
         start = time.monotonic()
         yield
-        self.seconds[f"{name}_seconds"] = time.monotonic() - start
+        key = f"{name}_seconds"
+        self.seconds[key] = self.seconds.get(key, 0.0) + time.monotonic() - start
 
     def report(self, num_tokens: float) -> dict[str, float]:
         total = time.monotonic() - self.started
@@ -62,99 +75,220 @@ class Clock:
         return {key: round(value, 4) for key, value in (self.seconds | rate).items()}
 
 
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    record: dict[str, Any]
+    """Keyed as `METRICS`, and the certificate's reasons."""
+    batch: Batch
+    """As trained on, with its scores at rollout weights."""
+    graded: list[GradedGroup]
+    """The groups behind the batch."""
+
+
 def training_step(
     step: int,
-    prompts: Sequence[Prompt],
+    prompts: TrainingPrompts,
     config: Config,
     learner: Learner,
     engine: Engine,
     grader: Grader,
     progress: Progress | None = None,
     before_update: Callable[[], None] = lambda: None,
-) -> dict[str, float | None]:
-    """Step `step` (from 0); returns its record, keyed as `METRICS`.
+) -> StepResult:
+    """Step `step` (from 0).
 
     Until `before_update` is called, the step can be abandoned: nothing has changed.
     """
     clock, meter = Clock(), Meter()
-    with clock.phase("rollout"):
-        groups = engine.generate(
-            prompts,
-            sampling_of(config),
-            stream=(SAMPLING_STREAM, config.seed, step),
-            progress=progress,
-        )
-    with clock.phase("grade"):
-        graded = grader.grade(groups)
+    measures = bool(config.measure.every) and step % config.measure.every == 0
+    graded, sampled = sample_groups(step, prompts, config, engine, grader, clock, progress)
     with clock.phase("score"):
-        batch = score_batch(collate(graded, learner.policy.device), config, learner)
+        batch = collate(graded, learner.policy.device)
+        if ADVANTAGES[config.algorithm.advantage].needs_greedy:
+            batch = with_greedy_rewards(batch, graded, config, engine, grader)
+        batch = score_batch(shaped(batch, config), config, learner)
         batch = with_advantages(batch, config)
+    with clock.phase("measure"):
+        if config.measure.probe_every and step % config.measure.probe_every == 0:
+            probe = prompts.probe(config.measure.probe_prompts)
+            measure_probe(probe, step, config, learner.policy, learner.reference, engine, meter)
     before_update()
     with clock.phase("update"):
-        update(batch, step, config, learner, meter)
+        batch = update(batch, step, config, learner, meter, measure_noise=measures)
+    with clock.phase("measure"):
+        measure_grades(sampled, meter)
+        measure_scores(batch, meter)
+        measure_advantages(batch, meter)
+        if measures:
+            measure_diversity(graded, meter)
+            measure_shift(batch, learner.policy, config.train.microbatch_tokens, meter)
     with clock.phase("sync"):
         engine.load_weights(learner.policy, step + 1)
-    measure_batch(batch, graded, meter)
-    return {
+    values = meter.values()
+    reasons = off_policy_reasons(config, step, {g.group.policy_version for g in graded}, values)
+    record = {
         "step": step + 1,
-        "policy_version": groups[0].policy_version,
-        **meter.values(),
+        "policy_version": graded[0].group.policy_version,
+        "exact_on_policy": int(not reasons),
+        **values,
         "learning_rate": config.optim.learning_rate,
-        **clock.report(float(batch.lengths.sum())),
+        **clock.report(values["num_tokens"]),
+        KEY: reasons,
     }
+    return StepResult(record, batch, graded)
+
+
+# --- rollouts ---------------------------------------------------------------------------------
 
 
 def sampling_of(config: Config) -> Sampling:
     return Sampling(
         num_responses=config.rollout.group_size,
         max_new_tokens=config.rollout.max_new_tokens,
+        temperature=config.rollout.temperature,
+        top_p=config.rollout.top_p,
     )
+
+
+def sample_groups(
+    step: int,
+    prompts: TrainingPrompts,
+    config: Config,
+    engine: Engine,
+    grader: Grader,
+    clock: Clock,
+    progress: Progress | None = None,
+) -> tuple[list[GradedGroup], list[GradedGroup]]:
+    """(the step's groups, all that were sampled for it).
+
+    Dynamic sampling (DAPO, arXiv 2503.14476): groups all right or all wrong are replaced by groups
+    of other prompts, in at most `algorithm.max_sampling_rounds` rounds; what is still missing then
+    is filled up with the groups that were set aside.
+    """
+    count, rounds = config.rollout.prompts_per_step, config.algorithm.max_sampling_rounds
+    telling: list[GradedGroup] = []
+    sampled: list[GradedGroup] = []
+    for round in range(rounds):
+        missing = count - len(telling)
+        drawn = (
+            prompts.replacements(step, round, missing) if round else prompts.of_step(step, count)
+        )
+        with clock.phase("rollout"):
+            groups = engine.generate(
+                drawn,
+                sampling_of(config),
+                stream=(SAMPLING_STREAM, config.seed, step),
+                first_row=len(sampled) * config.rollout.group_size,
+                progress=progress,
+            )
+        with clock.phase("grade"):
+            graded = grader.grade(groups)
+        sampled += graded
+        telling += [group for group in graded if rounds == 1 or has_both_outcomes(group)]
+        if len(telling) == count:
+            break
+    aside = [group for group in sampled if not has_both_outcomes(group)]
+    return telling + aside[: count - len(telling)], sampled
+
+
+def has_both_outcomes(group: GradedGroup) -> bool:
+    return len({grade.correct for grade in group.grades}) == 2
+
+
+def with_greedy_rewards(
+    batch: Batch, graded: Sequence[GradedGroup], config: Config, engine: Engine, grader: Grader
+) -> Batch:
+    """ReMax's baseline: one greedy response per prompt, graded and shaped as the others are."""
+    greedy = Sampling(
+        num_responses=1, max_new_tokens=config.rollout.max_new_tokens, temperature=0.0
+    )
+    prompts: list[Prompt] = [group.group.prompt for group in graded]
+    answers = grader.grade(engine.generate(prompts, greedy, stream=(0,)))
+    rewards = shaped(collate(answers, batch.rewards.device), config).rewards
+    return batch.with_(greedy_rewards=rewards[batch.groups])
+
+
+# --- the batch --------------------------------------------------------------------------------
+
+
+def shaped(batch: Batch, config: Config) -> Batch:
+    """What `algorithm.overlong` makes of truncated and of nearly truncated responses."""
+    if config.algorithm.overlong == "mask":
+        return batch.with_(is_trained=~batch.truncated)
+    if config.algorithm.overlong == "punish":
+        longest = config.rollout.max_new_tokens
+        buffer = max(1, round(config.algorithm.overlong_buffer * longest))
+        punishment = objectives.overlong_punishment(batch.lengths, longest, buffer)
+        return batch.with_(rewards=batch.rewards + punishment)
+    return batch
 
 
 def score_batch(batch: Batch, config: Config, learner: Learner) -> Batch:
     """Logprobs and values at rollout time, without gradient.
 
     The reference is scored for every algorithm: KL to the initial policy is measured whether or not
-    it is in the objective. With one minibatch the old logprobs are the update's own (ratio 1).
+    it is in the objective. With one minibatch the old logprobs are the update's own (ratio 1),
+    unless the estimator or the reward asks for them earlier.
     """
-    budget = config.train.microbatch_tokens
+    budget, algorithm = config.train.microbatch_tokens, config.algorithm
+    advantage = ADVANTAGES[algorithm.advantage]
     batch = batch.with_(
         reference_logprobs=score(learner.reference, batch.sequences, budget).logprobs
     )
-    if not config.is_on_policy or config.algorithm.kl_in == "reward":
-        old = score(learner.policy, batch.sequences, budget)
-        batch = batch.with_(old_logprobs=old.logprobs, old_entropy=old.entropy)
+    is_early = algorithm.kl_in == "reward" or advantage.needs_logit_norms
+    if is_early or not config.has_one_update:
+        batch = with_old_scores(batch, score(learner.policy, batch.sequences, budget))
     if learner.critic is not None:
         batch = batch.with_(values=learner.critic.values(batch.sequences, budget))
     return batch
 
 
-def with_advantages(batch: Batch, config: Config) -> Batch:
-    """The estimator of `config.algorithm`, once over the whole batch, before any update."""
-    algorithm, mask = config.algorithm, batch.mask
-    last_token = torch.arange(mask.shape[1], device=mask.device) == batch.lengths[:, None] - 1
-    token_rewards = batch.rewards[:, None] * last_token
+def with_old_scores(batch: Batch, scores: TokenScores) -> Batch:
+    return batch.with_(
+        old_logprobs=scores.logprobs,
+        old_entropy=scores.entropy,
+        logit_norms=scores.logit_norms,
+    )
+
+
+def signals_of(batch: Batch, config: Config) -> Signals:
+    """What the estimator may look at; a KL penalty in the reward is taken off here."""
+    algorithm, lengths = config.algorithm, batch.loss_lengths
+    last_token = torch.arange(batch.mask.shape[1], device=lengths.device) == lengths[:, None] - 1
+    token_rewards = batch.rewards[:, None].where(last_token, batch.rewards.new_zeros(()))
     if algorithm.kl_in == "reward":
         kl = objectives.KL_ESTIMATORS[algorithm.kl_estimator]
-        penalty = kl(batch.old_logprobs, batch.reference_logprobs) * mask
-        token_rewards -= algorithm.kl_coefficient * penalty
-    signals = Signals(
+        log_ratio = objectives.log_ratio(batch.old_logprobs, batch.reference_logprobs)
+        token_rewards -= algorithm.kl_coefficient * kl(log_ratio) * batch.loss_mask
+    return Signals(
         rewards=token_rewards.sum(-1),
-        lengths=batch.lengths.float(),
+        lengths=lengths.float(),
         groups=batch.groups,
-        mask=mask,
+        mask=batch.loss_mask,
         token_rewards=token_rewards,
         values=batch.values,
+        logit_norms=batch.logit_norms,
+        greedy_rewards=batch.greedy_rewards,
         gamma=algorithm.gamma,
         gae_lambda=algorithm.gae_lambda,
+        length_exponent=algorithm.length_exponent,
+        all_sum=all_sum,
     )
-    advantages = ADVANTAGES[algorithm.advantage].estimate(signals)
+
+
+def with_advantages(batch: Batch, config: Config) -> Batch:
+    """The estimator of `config.algorithm`, once over the whole batch, before any update."""
+    signals = signals_of(batch, config)
+    advantages = ADVANTAGES[config.algorithm.advantage].estimate(signals)
     returns = None if batch.values is None else advantages + batch.values
     # Without any difference in reward, what is left is the critic's error: not to be blown up.
     spread = all_max(torch.stack([batch.rewards.max(), -batch.rewards.min()])).sum()
-    if algorithm.whiten_advantages and spread > 0:
-        advantages = whiten(advantages, mask, all_sum)
+    if config.algorithm.whiten_advantages and spread > 0:
+        advantages = whiten(advantages, signals.live, all_sum)
     return batch.with_(advantages=advantages, returns=returns)
+
+
+# --- the update -------------------------------------------------------------------------------
 
 
 def minibatches(batch: Batch, step: int, config: Config) -> Iterator[Batch]:
@@ -171,27 +305,68 @@ def minibatches(batch: Batch, step: int, config: Config) -> Iterator[Batch]:
         yield batch.select(torch.isin(batch.groups, groups).nonzero().squeeze(-1))
 
 
-def update(batch: Batch, step: int, config: Config, learner: Learner, meter: Meter) -> None:
-    """One optimizer step per minibatch: exactly one when on-policy."""
+def halves(minibatch: Batch) -> list[tuple[Tensor, int]]:
+    """(row indices, number of groups) of each half of the groups; one part for a single group."""
+    groups = minibatch.groups.unique()
+    parts = [part for part in groups.tensor_split(2) if len(part)]
+    return [(torch.isin(minibatch.groups, part).nonzero().squeeze(-1), len(part)) for part in parts]
+
+
+def update(
+    batch: Batch,
+    step: int,
+    config: Config,
+    learner: Learner,
+    meter: Meter,
+    *,
+    measure_noise: bool = False,
+) -> Batch:
+    """One optimizer step per minibatch: exactly one when on-policy.
+
+    Args:
+        measure_noise: keep the two halves of each minibatch apart, see `HalfBatches`.
+
+    Returns:
+        the batch with its scores at rollout weights, which an update on policy has made itself.
+    """
+    own = TokenScores.zeros(batch.mask) if batch.old_logprobs is None else None
+    budget = config.train.microbatch_tokens
     for minibatch in minibatches(batch, step, config):
-        counts = step_counts(minibatch, config)
-        for rows in minibatch.sequences.microbatches(config.train.microbatch_tokens):
-            microbatch = minibatch.select(rows)
-            policy_loss(microbatch, counts, config, learner, meter).backward()
-            if learner.critic is not None:
-                critic_loss(microbatch, counts, config, learner, meter).backward()
+        counts, noise = step_counts(minibatch, config), HalfBatches(learner.policy)
+        every_row = torch.arange(len(minibatch), device=batch.groups.device)
+        parts = halves(minibatch) if measure_noise else [(every_row, 0)]
+        for place, (part, num_groups) in enumerate(parts):
+            for rows in minibatch.sequences.select(part).microbatches(budget):
+                microbatch = minibatch.select(part[rows])
+                loss, scores = policy_loss(microbatch, counts, config, learner, meter)
+                loss.backward()
+                if learner.critic is not None:
+                    critic_loss(microbatch, counts, config, learner, meter).backward()
+                if own is not None:
+                    own.put(part[rows], scores)
+            if len(parts) == 2 and place == 0:
+                noise.end_of_first(num_groups)
+        variance = noise.noise(parts[1][1]) if len(parts) == 2 else None
         norm = apply_gradients(learner.policy, learner.optimizer, config)
         if learner.critic is not None:
             apply_gradients(learner.critic, learner.critic_optimizer, config)
         is_finite = bool(norm.isfinite())
+        meter.mean(surrogate_loss=Mean(0.0, 1))
         meter.sum(num_optimizer_steps=is_finite, num_skipped_updates=not is_finite)
         if is_finite:
             meter.mean(gradient_norm=Mean(norm.item(), 1))
+            if variance is not None:
+                meter.mean(
+                    gradient_noise=Mean(variance, 1),
+                    gradient_noise_share=Mean(variance, norm.item() ** 2),
+                )
+    return batch if own is None else with_old_scores(batch, own)
 
 
 def step_counts(minibatch: Batch, config: Config) -> objectives.StepCounts:
     """The denominators of an optimizer step, over all ranks."""
-    counts = all_sum(torch.stack([minibatch.lengths.sum(), (minibatch.lengths > 0).sum()]).double())
+    lengths = minibatch.loss_lengths
+    counts = all_sum(torch.stack([lengths.sum(), (lengths > 0).sum()]).double())
     return objectives.StepCounts(
         num_tokens=counts[0].item(),
         num_rows=counts[1].item(),
@@ -201,28 +376,34 @@ def step_counts(minibatch: Batch, config: Config) -> objectives.StepCounts:
 
 def policy_loss(
     batch: Batch, counts: objectives.StepCounts, config: Config, learner: Learner, meter: Meter
-) -> Tensor:
-    """This microbatch's share of the objective, to minimise. Scalar."""
-    algorithm, mask = config.algorithm, batch.mask
+) -> tuple[Tensor, TokenScores]:
+    """This microbatch's share of the objective, to minimise (a scalar), and its scores."""
+    algorithm, mask = config.algorithm, batch.loss_mask
     scores = token_scores(
         learner.policy, batch.sequences, entropy_gradient=algorithm.entropy_coefficient > 0
     )
-    old = scores.logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
-    ratio = objectives.probability_ratio(scores.logprobs, old)
-    bounds = (algorithm.clip_low, algorithm.clip_high)
+    # On policy the ratio is 1 by construction, not up to the rounding of another forward pass.
+    old = scores.logprobs.detach() if config.has_one_update else batch.old_logprobs
     loss = objectives.LOSSES[algorithm.loss]
-    per_token = loss.per_token(ratio, batch.advantages, *bounds)
+    clip = objectives.Clip(algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip)
+    ratio = loss.ratio(scores.logprobs, old, mask)
+    per_token = loss.per_token(scores.logprobs, ratio, batch.advantages, clip)
+    if algorithm.tis != "none":
+        per_token = per_token * objectives.importance_weights(
+            old, batch.sampler_logprobs, mask, algorithm.tis, algorithm.tis_cap
+        )
+    weights = objectives.token_weights(algorithm.reduction, mask, batch.loss_lengths, counts)
+    surrogate = (per_token * weights).sum()
+    meter.mean(surrogate_loss=Mean(surrogate.item(), 0))  # Counted once per optimizer step.
+    measure_ratio(batch, ratio, loss.clipped(ratio.detach(), batch.advantages, clip), meter)
+    extra = torch.zeros_like(per_token)
     if algorithm.kl_in == "loss":
         kl = objectives.KL_ESTIMATORS[algorithm.kl_estimator]
-        per_token = per_token + algorithm.kl_coefficient * kl(
-            scores.logprobs, batch.reference_logprobs
-        )
+        log_ratio = objectives.log_ratio(scores.logprobs, batch.reference_logprobs)
+        extra = extra + algorithm.kl_coefficient * kl(log_ratio)
     if algorithm.entropy_coefficient:
-        per_token = per_token - algorithm.entropy_coefficient * scores.entropy
-    clipped = objectives.is_clipped(ratio, batch.advantages, *bounds) & mask & loss.uses_clipping
-    measure_scores(batch, scores, ratio, clipped, meter)
-    weights = objectives.token_weights(algorithm.reduction, mask, batch.lengths, counts)
-    return (per_token * weights).sum()
+        extra = extra - algorithm.entropy_coefficient * scores.entropy
+    return surrogate + (extra * weights).sum(), scores
 
 
 def critic_loss(
@@ -233,7 +414,7 @@ def critic_loss(
     per_token = objectives.value_loss(
         values, batch.values, batch.returns, config.algorithm.value_clip
     )
-    loss = (per_token * batch.mask).sum()
+    loss = (per_token * batch.loss_mask).sum()
     measure_critic(batch, loss, meter)
     return loss / max(counts.num_tokens, 1)
 

@@ -1,0 +1,138 @@
+"""The rollout ledger: what was sampled in each step, and what became of it, as Parquet.
+
+One file per step in the run's `rollouts/`, one line per response. It holds what estimators look at,
+so that advantages can be computed again without a model.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opo_cli.errors import OpoError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+PREFIX = "step-"
+LINE = {
+    "step": "int32",
+    "group": "int32",  # Place of the prompt within the step, from 0.
+    "row": "int32",  # Place of the response within its group, from 0.
+    "policy_version": "int32",
+    "problem_id": "string",
+    "prompt": "string",
+    "answer": "string",  # The reference answer.
+    "text": "string",
+    "extracted": "string",  # The response's own answer; null: none.
+    "grade_reason": "string",
+    "finish_reason": "string",
+    "correct": "bool",
+    "is_trained": "bool",  # False: masked out of baseline and loss.
+    "length": "int32",
+    "reward": "float",  # As the estimator saw it, without a KL penalty.
+    "greedy_reward": "float",  # Of the greedy response, where the estimator asked for it.
+    "advantage": "float",  # Mean over the response's tokens.
+}
+PER_TOKEN = {
+    "tokens": "int32",
+    "pieces": "string",  # Each token's own text.
+    "sampler_logprobs": "float",
+    "logprobs": "float",  # The trainer's, at rollout weights.
+    "reference_logprobs": "float",
+    "entropy": "float",
+    "logit_norms": "float",
+    "values": "float",  # The critic's, where there is one.
+    "advantages": "float",
+}
+
+
+def _schema() -> pyarrow.Schema:
+    import pyarrow as pa
+
+    def typed(name: str) -> pa.DataType:
+        return {"bool": pa.bool_(), "float": pa.float32()}.get(name) or pa.type_for_alias(name)
+
+    return pa.schema(
+        [(name, typed(kind)) for name, kind in LINE.items()]
+        + [(name, pa.list_(typed(kind))) for name, kind in PER_TOKEN.items()]
+    )
+
+
+class Ledger:
+    """The ledger of one run."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"{PREFIX}{step:06d}.parquet"
+
+    def steps(self) -> list[int]:
+        """The steps whose rollouts are there, oldest first."""
+        found = self.folder.glob(f"{PREFIX}*.parquet") if self.folder.is_dir() else []
+        return sorted(int(path.stem.removeprefix(PREFIX)) for path in found)
+
+    def write(self, step: int, columns: Mapping[str, Sequence[Any]], max_bytes: int) -> None:
+        """Writes a step's lines, under a temporary name first; then thins out what is too much."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.table(dict(columns), schema=_schema())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as scratch:
+            written = Path(scratch) / "rollouts.parquet"
+            pq.write_table(table, written, compression="zstd")
+            os.replace(written, self.path(step))
+        self._thin(max_bytes)
+
+    def _thin(self, max_bytes: int) -> None:
+        """Drops every second step, from the second on, until the rest fits; the newest stays."""
+        steps = self.steps()
+        while len(steps) > 1 and sum(self.path(s).stat().st_size for s in steps) > max_bytes:
+            for step in steps[1:-1:2] or steps[:1]:
+                self.path(step).unlink()
+            steps = self.steps()
+
+    def cut(self, last: int) -> None:
+        """Drops what lies behind step `last`, where a run is resumed."""
+        for step in self.steps():
+            if step > last:
+                self.path(step).unlink()
+
+    def read(self, step: int) -> list[dict[str, Any]]:
+        """The lines of a step, as dictionaries.
+
+        Raises:
+            OpoError: the step is not there, or its file is damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        steps = self.steps()
+        if step not in steps:
+            raise OpoError(
+                f"no rollouts of step {step} in '{self.folder}'",
+                f"it holds {told(steps)}" if steps else "the run kept none: ledger.every = 0",
+            )
+        try:
+            return pq.read_table(self.path(step)).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise OpoError(
+                f"'{self.path(step)}' does not read: {str(error).splitlines()[0]}",
+                "the file is damaged; choose another step",
+            ) from None
+
+
+def told(steps: Sequence[int]) -> str:
+    """Steps in words: `step 3`, `steps 1, 2, 5`, `steps 1 to 40`, `12 steps from 1 to 40`."""
+    if len(steps) == 1:
+        return f"step {steps[0]}"
+    if list(steps) == list(range(steps[0], steps[-1] + 1)):
+        return f"steps {steps[0]} to {steps[-1]}"
+    if len(steps) <= 8:
+        return f"steps {', '.join(map(str, steps))}"
+    return f"{len(steps)} steps from {steps[0]} to {steps[-1]}"
