@@ -16,7 +16,7 @@ def test_compare_trains_what_is_missing_and_tabulates(base, tmp_path, run_opo):
     assert first.returncode == 0, first.stderr
     for name in ("opo", "grpo", "ppo", "tiny-easy", "avg@4", "pass@4", "KL/seq", "no between-seed"):
         assert name in first.stdout
-    assert (tmp_path / "runs" / "logs" / "smoke-ppo-seed0.log").is_file()
+    assert (tmp_path / "runs" / ".logs" / "smoke-ppo-seed0.log").is_file()
 
     again = run_opo("compare", "--preset", "smoke", "--format", "json")
     assert "3 finished, 0 to do" in again.stderr

@@ -60,9 +60,9 @@ def command(
     prepare_process()
     set_threads(config)
     from opo_cli.evaluate.settings import evaluate_model
-    from opo_cli.report.tables import print_evals
+    from opo_cli.report.tables import evals_report, print_report
 
     records = evaluate_model(config, folder)
-    print_evals(out, records, format)
+    print_report(out, evals_report(records, folder), format)
     if folder is not None:  # After the table: a folder that cannot be written costs no result.
         folder.add_evals({"policy": "asked", "step": config.train.steps, **r} for r in records)

@@ -7,17 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opo_cli.algorithms import ALGORITHMS
+from opo_cli.certificate import Certificate, certificate_of
 from opo_cli.errors import OpoError
 from opo_cli.metrics import METRICS
 from opo_cli.records import RunFolder, shaping
 from opo_cli.report.curves import ASCII_BLOCKS, BLOCKS, mean_curve, sparkline
 from opo_cli.report.estimate import Estimate, over_seeds
+from opo_cli.report.labels import algorithm_label
 from opo_cli.report.tables import Report, Table, number, plus_minus
 
 CURVE_WIDTH = 40
-TELLING = ("advantage", "loss", "reduction", "kl_in")
-"""Settings of an algorithm without which its name would mislead."""
+MAX_COLUMNS = 3
+"""Algorithms beside each other in 80 columns; more of them stand one below the other."""
+ON_POLICY = "on-policy"
+"""Head of the column that every table has: steps with a certificate, of all."""
 BY_ALGORITHM = ("algorithm", "optim")
 """Sections in which algorithms are meant to differ."""
 BEHAVIOUR = {
@@ -43,11 +46,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The algorithm, with what has been changed of its row."""
-        algorithm = self.config["algorithm"]
-        row = ALGORITHMS[algorithm["name"]].settings
-        changed = [f"{k}={algorithm[k]}" for k in TELLING if k in row and algorithm[k] != row[k]]
-        return " ".join([algorithm["name"], *changed])
+        return algorithm_label(self.config)
 
     @property
     def seconds(self) -> float:
@@ -124,8 +123,9 @@ def comparison(folders: Sequence[RunFolder], curves: Sequence[str]) -> Report:
     """
     groups = group_runs(folders)
     records = _records(groups)
-    behaviour, benchmarks = _behaviour_table(groups), _benchmarks(groups)
-    tables = [_accuracy_table(groups, benchmarks), behaviour] if benchmarks else [behaviour]
+    benchmarks, rest = _benchmarks(groups), [_behaviour_table(groups), _training_table(groups)]
+    make = _accuracy_tables if len(groups) > MAX_COLUMNS else _accuracy_table
+    tables = [*make(groups, benchmarks), *rest] if benchmarks else rest
     closing = [*_curve_lines(groups, curves), *differences(groups), *_honesty(groups)]
     return Report(tables, records, closing)
 
@@ -149,7 +149,16 @@ def _over_seeds(runs: Sequence[Run], which: str, benchmark: str, read) -> Estima
     return over_seeds([None if record is None else read(record) for record in found])
 
 
-def _accuracy_table(groups: dict[str, list[Run]], benchmarks: Sequence[str]) -> Table:
+def _certificates(groups: dict[str, list[Run]]) -> dict[str, Certificate]:
+    """One per group, over all steps of all its runs."""
+    return {
+        name: certificate_of([step for run in runs for step in run.steps])
+        for name, runs in groups.items()
+    }
+
+
+def _accuracy_table(groups: dict[str, list[Run]], benchmarks: Sequence[str]) -> list[Table]:
+    """Algorithms as columns."""
     rows, first = [], next(iter(groups.values()))
     for benchmark in benchmarks:
         for place, (title, read) in enumerate(_measures(groups).items()):
@@ -160,7 +169,23 @@ def _accuracy_table(groups: dict[str, list[Run]], benchmarks: Sequence[str]) -> 
                 cells.append(plus_minus(after.mean, after.half_width))
             rows.append(cells)
     head = ["benchmark", "measure", "initial", *groups]
-    return Table("accuracy of the initial and of the trained policy", head, rows)
+    shares = [f"{name} {found.share}" for name, found in _certificates(groups).items()]
+    note = "exact on-policy steps: " + ", ".join(shares)
+    return [Table("accuracy of the initial and of the trained policy", head, rows, note)]
+
+
+def _accuracy_tables(groups: dict[str, list[Run]], benchmarks: Sequence[str]) -> list[Table]:
+    """Algorithms as rows, one table per measure."""
+    tables, first, certificates = [], next(iter(groups.values())), _certificates(groups)
+    for title, read in _measures(groups).items():
+        before = [_over_seeds(first, "initial", name, read) for name in benchmarks]
+        rows = [["initial", "", *(number(estimate.mean) for estimate in before)]]
+        for name, runs in groups.items():
+            after = [_over_seeds(runs, "final", benchmark, read) for benchmark in benchmarks]
+            cells = [plus_minus(found.mean, found.half_width) for found in after]
+            rows.append([name, certificates[name].share, *cells])
+        tables.append(Table(title, ["policy", ON_POLICY, *benchmarks], rows))
+    return tables
 
 
 def _behaviour_table(groups: dict[str, list[Run]]) -> Table:
@@ -175,20 +200,33 @@ def _behaviour_table(groups: dict[str, list[Run]]) -> Table:
             shown.append(plus_minus(estimate.mean, half_width, digits))
         return shown
 
-    rows = [["initial", *cells(next(iter(groups.values())), "initial"), "", ""]]
-    for label, runs in groups.items():
-        seconds = over_seeds([run.seconds for run in runs]).mean
-        rows.append([label, *cells(runs, "final"), number(seconds, 0), str(len(runs))])
-    steps = {label: "/".join(sorted({str(len(r.steps)) for r in g})) for label, g in groups.items()}
-    if len(set(steps.values())) == 1:
-        steps = {"each": next(iter(steps.values()))}
-    head = ["policy", *(head for head, _ in BEHAVIOUR.values()), "seconds", "seeds"]
+    certificates = _certificates(groups)
+    rows = [["initial", "", *cells(next(iter(groups.values())), "initial")]]
+    rows += [[n, certificates[n].share, *cells(runs, "final")] for n, runs in groups.items()]
+    head = ["policy", ON_POLICY, *(head for head, _ in BEHAVIOUR.values())]
     note = (
         "means over the benchmarks' samples; entropy exact, nats per token; KL(policy||initial), "
-        "k1, nats per response; cut: share truncated; seconds: training alone; steps: "
-        + ", ".join(f"{label} {count}" for label, count in steps.items())
+        "k1, nats per response; cut: share truncated"
     )
     return Table("behaviour of the policies", head, rows, note)
+
+
+def _training_table(groups: dict[str, list[Run]]) -> Table:
+    """What the policies come from, and why steps were not exact on-policy."""
+    rows, certificates = [], _certificates(groups)
+    labels: dict[str, list[str]] = {}
+    for name, runs in groups.items():
+        steps = "/".join(sorted({str(len(run.steps)) for run in runs}))
+        seconds = number(over_seeds([run.seconds for run in runs]).mean, 0)
+        reduction, found = runs[0].config["algorithm"]["reduction"], certificates[name]
+        rows.append([name, found.share, reduction, steps, str(len(runs)), seconds])
+        labels.setdefault(found.label, []).append(name)
+    head = ["policy", ON_POLICY, "reduction", "steps", "seeds", "seconds"]
+    note = (
+        f"{ON_POLICY}: exact on-policy steps of all seeds; seconds: of a run, without evaluation\n"
+    )
+    note += "\n".join(f"{text}: {', '.join(names)}" for text, names in labels.items())
+    return Table("training", head, rows, note)
 
 
 def _mean_over_benchmarks(run: Run, which: str, key: str) -> float | None:
@@ -232,38 +270,49 @@ def _honesty(groups: dict[str, list[Run]]) -> list[str]:
         )
     if single:
         lines.append(
-            f"one seed of {', '.join(single)}: no between-seed estimate exists; a difference may "
+            f"one seed of {', '.join(single) if len(single) < 4 else 'each'}: no between-seed estimate exists; a difference may "
             "be the seed's"
         )
     return lines
 
 
 def _records(groups: dict[str, list[Run]]) -> list[dict[str, Any]]:
-    """Tidy: one record per (label, benchmark, measure)."""
+    """Tidy: one record per (label, benchmark, measure), each with the certificate."""
+    certificates = _certificates(groups)
     measures = _measures(groups) | {key: (lambda r, k=key: r.get(k)) for key in BEHAVIOUR}
     records = []
-    for label, runs in groups.items():
+    for name, runs in groups.items():
         for benchmark in _benchmarks(groups):
             for title, read in measures.items():
                 before = _over_seeds(runs, "initial", benchmark, read)
                 after = _over_seeds(runs, "final", benchmark, read)
                 records.append(
                     {
-                        "algorithm": label,
+                        "algorithm": name,
                         "benchmark": benchmark,
                         "measure": title,
                         "initial": before.mean,
                         "final": after.mean,
                         "half_width_95": after.half_width,
                         "num_seeds": after.num_seeds,
+                        **_certified(certificates[name]),
                     }
                 )
         records.append(
             {
-                "algorithm": label,
+                "algorithm": name,
                 "measure": "training_seconds",
                 "final": over_seeds([run.seconds for run in runs]).mean,
                 "num_seeds": len(runs),
+                **_certified(certificates[name]),
             }
         )
     return records
+
+
+def _certified(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "certificate": certificate.label,
+        "num_exact_steps": certificate.num_exact,
+        "num_steps": certificate.num_steps,
+    }

@@ -14,8 +14,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 
+from opo_cli.certificate import certificate_of
 from opo_cli.records import RunFolder
 from opo_cli.report.estimate import interval_over_problems
+from opo_cli.report.labels import training_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def _rich(table: Table) -> rich.table.Table:
     )
     numbers = [all(_is_number(row[i]) for row in table.rows) for i in range(len(table.head))]
     for head, is_number in zip(table.head, numbers, strict=True):
-        shown.add_column(escape(head), justify="right" if is_number else "left")
+        shown.add_column(escape(head), justify="right" if is_number else "left", overflow="fold")
     for row in table.rows:
         shown.add_row(*(escape(str(cell)) for cell in row))
     return shown
@@ -108,8 +110,8 @@ def plus_minus(value: float | None, half_width: float | None, digits: int = 3) -
     return text if half_width is None else f"{text} ±{half_width:.{digits}f}"
 
 
-def evals_report(records: Sequence[dict[str, Any]]) -> Report:
-    """One row per benchmark of `evaluate`'s records."""
+def evals_report(records: Sequence[dict[str, Any]], folder: RunFolder | None) -> Report:
+    """One row per benchmark of `evaluate`'s records; `folder`: the run behind them, if any."""
     ks = [k for k in records[0]["pass_at_k"] if k != "1"]
     samples = records[0]["num_samples"]
     has_kl = all("kl_k1_sequence" in record for record in records)
@@ -134,11 +136,11 @@ def evals_report(records: Sequence[dict[str, Any]]) -> Report:
     failures = sum(record["grader_failures"] for record in records)
     closing = [f"the grader failed on {failures} responses, counted as wrong"] if failures else []
     note = "± is a 95 % t-interval over problems (samples clustered by problem)"
+    if folder is not None:
+        config, steps = folder.config(), folder.steps()
+        note += "\n" + training_line(config, steps)
+        tidy = [row | {"certificate": certificate_of(steps).label} for row in tidy]
     return Report([Table("", head, rows, note)], tidy, closing)
-
-
-def print_evals(console: Console, records: Sequence[dict[str, Any]], format: str) -> None:
-    print_report(console, evals_report(records), format)
 
 
 def print_run(console: Console, folder: RunFolder) -> None:
@@ -164,4 +166,5 @@ def print_run(console: Console, folder: RunFolder) -> None:
         pairs += [(before[name]["entropy"], record["entropy"])]
         cells = [f"{number(old)} → {number(new)}" for old, new in pairs]
         rows.append([name, *cells, number(record.get("kl_k1_sequence"))])
-    print_tables(console, [Table("initial → final policy", head, rows)], "rich")
+    note = training_line(folder.config(), folder.steps())
+    print_tables(console, [Table("initial → final policy", head, rows, note)], "rich")

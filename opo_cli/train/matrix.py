@@ -177,7 +177,7 @@ def _cost(cell: Cell) -> tuple[bool, int]:
 
 
 def _log(cell: Cell) -> Path:
-    return RUNS / "logs" / f"{cell.name}.log"
+    return RUNS / ".logs" / f"{cell.name}.log"
 
 
 @contextmanager

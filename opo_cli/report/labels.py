@@ -1,0 +1,38 @@
+"""What a run may be called: its algorithm, what was changed of it, and its certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opo_cli.algorithms import ALGORITHMS
+from opo_cli.certificate import certificate_of
+from opo_cli.config import Algorithm
+
+TELLING = ("advantage", "loss", "reduction", "kl_in", "overlong", "tis")
+"""Settings of an algorithm without which its name would mislead; the certificate tells the rest."""
+
+
+def algorithm_label(config: Mapping[str, Any]) -> str:
+    """The algorithm, with what has been changed of its row; a mismatched reduction by name.
+
+    Args:
+        config: as in a run's config.json; of another version perhaps, so keys may lack.
+    """
+    settings = config["algorithm"]
+    row = ALGORITHMS[settings["name"]].settings if settings["name"] in ALGORITHMS else {}
+    changed = [
+        f"{key}={settings[key]}" for key in TELLING if key in row and settings.get(key) != row[key]
+    ]
+    known = {key: value for key, value in settings.items() if key in Algorithm.model_fields}
+    mismatch = ["(mismatched reduction)"] if Algorithm(**known).misfit else []
+    return " ".join([settings["name"], *changed, *mismatch])
+
+
+def training_line(config: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> str:
+    """One line for a table about one run."""
+    certificate = certificate_of(steps)
+    return (
+        f"trained by {algorithm_label(config)}: {certificate.label}; exact on-policy steps: "
+        f"{certificate.share}"
+    )
