@@ -52,7 +52,7 @@ ALGORITHMS: dict[str, AlgorithmRow] = {
         },
     ),
     "grpo-on-policy": AlgorithmRow(
-        description="GRPO's advantage, exact on-policy, no KL: what is left of OPO is its baseline",
+        description="GRPO's advantage in OPO's setting: exact on-policy, no KL",
         source="the on-policy control of arXiv 2505.23585; numbers as opo",
         settings={"advantage": "grpo", **ON_POLICY},
     ),

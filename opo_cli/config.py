@@ -324,7 +324,9 @@ class Measure(Section):
     """The instruments that cost something."""
 
     every: Annotated[int, Field(ge=0)] = 1
-    """Steps between measurements of policy shift, gradient noise and diversity; 0: never."""
+    """Steps between measurements of KL, policy shift, gradient noise and diversity; 0: never."""
+    responses: Count = 1
+    """Responses per prompt on which KL and policy shift are measured: forward passes are dear."""
     probe_every: Annotated[int, Field(ge=0)] = 10
     """Steps between exact KL and entropy on the probe prompts; 0: never."""
     probe_prompts: Count = 16

@@ -76,6 +76,20 @@ class Ledger:
         found = self.folder.glob(f"{PREFIX}*.parquet") if self.folder.is_dir() else []
         return sorted(int(path.stem.removeprefix(PREFIX)) for path in found)
 
+    def kept(self) -> list[int]:
+        """The steps, at least one.
+
+        Raises:
+            OpoError: there is none.
+        """
+        steps = self.steps()
+        if not steps:
+            raise OpoError(
+                f"no rollouts in '{self.folder}'",
+                "opo train keeps them from its first step on, unless ledger.every = 0",
+            )
+        return steps
+
     def write(self, step: int, columns: Mapping[str, Sequence[Any]], max_bytes: int) -> None:
         """Writes a step's lines, under a temporary name first; then thins out what is too much."""
         import pyarrow as pa
@@ -90,12 +104,19 @@ class Ledger:
         self._thin(max_bytes)
 
     def _thin(self, max_bytes: int) -> None:
-        """Drops every second step, from the second on, until the rest fits; the newest stays."""
-        steps = self.steps()
-        while len(steps) > 1 and sum(self.path(s).stat().st_size for s in steps) > max_bytes:
-            for step in steps[1:-1:2] or steps[:1]:
-                self.path(step).unlink()
-            steps = self.steps()
+        """Keeps every second, else every fourth, ... step from the first on, so that what is left
+        spans the whole run evenly; the newest stays."""
+        stride = 1
+        while (size := self._sizes()) and sum(size.values()) > max_bytes and len(size) > 1:
+            stride *= 2
+            first, *between, _ = size
+            for step in between or [first]:
+                if step == first or (step - first) % stride:
+                    self.path(step).unlink()
+
+    def _sizes(self) -> dict[int, int]:
+        """Step -> bytes, oldest first."""
+        return {step: self.path(step).stat().st_size for step in self.steps()}
 
     def cut(self, last: int) -> None:
         """Drops what lies behind step `last`, where a run is resumed."""
@@ -103,8 +124,14 @@ class Ledger:
             if step > last:
                 self.path(step).unlink()
 
-    def read(self, step: int) -> list[dict[str, Any]]:
+    def read(
+        self, step: int, columns: Sequence[str] | None = None, group: int | None = None
+    ) -> list[dict[str, Any]]:
         """The lines of a step, as dictionaries.
+
+        Args:
+            columns: only these; None: all.
+            group: only its lines; None: all.
 
         Raises:
             OpoError: the step is not there, or its file is damaged.
@@ -112,14 +139,15 @@ class Ledger:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        steps = self.steps()
+        steps = self.kept()
         if step not in steps:
             raise OpoError(
-                f"no rollouts of step {step} in '{self.folder}'",
-                f"it holds {told(steps)}" if steps else "the run kept none: ledger.every = 0",
+                f"no rollouts of step {step} in '{self.folder}'", f"it holds {told(steps)}"
             )
+        wanted = None if columns is None else list(columns)
+        lines = None if group is None else [("group", "=", group)]
         try:
-            return pq.read_table(self.path(step)).to_pylist()
+            return pq.read_table(self.path(step), columns=wanted, filters=lines).to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise OpoError(
                 f"'{self.path(step)}' does not read: {str(error).splitlines()[0]}",

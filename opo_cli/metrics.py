@@ -85,18 +85,22 @@ METRICS: dict[str, Metric] = {
     "entropy_sampled_sequence": Metric(
         "smpl H/seq", "mean over responses of -log p(response)", "nats/sequence"
     ),
-    "kl_k1_token": Metric(
-        "KL k1/tok", "KL(policy||initial): token mean of k1 = log p - log p0", "nats/token"
-    ),
-    "kl_k3_token": Metric(
-        "KL k3/tok", "KL(policy||initial): token mean of k3 = exp(-k1) - 1 + k1", "nats/token"
-    ),
-    "kl_k1_sequence": Metric(
-        "KL k1/seq", "KL(policy||initial): mean over responses of the sum of k1", "nats/sequence"
-    ),
-    "kl_k3_sequence": Metric(
-        "KL k3/seq", "KL(policy||initial): mean over responses of the sum of k3", "nats/sequence"
-    ),
+    **{
+        f"kl_{name}_{per}": Metric(
+            f"KL {name}/{per[:3]}",
+            f"KL(policy||initial), {how}, {mean}, on measure.responses per prompt",
+            f"nats/{per}",
+        )
+        for name, how in {
+            "exact": "over the vocabulary at each token",
+            "k1": "k1 = log p - log p0 of each token",
+            "k3": "k3 = exp(-k1) - 1 + k1 of each token",
+        }.items()
+        for per, mean in {
+            "token": "token mean",
+            "sequence": "mean over responses of the sum",
+        }.items()
+    },
     "probe_entropy": Metric(
         "probe H", "exact: token mean on new responses to the probe prompts", "nats/token"
     ),
@@ -104,15 +108,15 @@ METRICS: dict[str, Metric] = {
         "probe H/seq", "exact: mean over responses to the probe prompts of the sum", "nats/sequence"
     ),
     "probe_kl_token": Metric(
-        "probe KL/tok", "KL(policy||initial), exact over the vocabulary: token mean", "nats/token"
+        "prb KL/tok", "KL(policy||initial), exact over the vocabulary: token mean", "nats/token"
     ),
     "probe_kl_sequence": Metric(
-        "probe KL/seq",
+        "prb KL/seq",
         "KL(policy||initial), exact over the vocabulary: mean over responses of the sum",
         "nats/sequence",
     ),
     "probe_reverse_kl_token": Metric(
-        "probe KL0/tok",
+        "prb KL0/tok",
         "KL(initial||policy), exact over the vocabulary, at the policy's states: token mean",
         "nats/token",
     ),
@@ -121,13 +125,13 @@ METRICS: dict[str, Metric] = {
     ),
     "policy_shift_token": Metric(
         "shift/tok",
-        "KL(policy before||after the step): token mean of k3, one response per prompt",
+        "KL(policy before||after the step): token mean of k3, on the same responses",
         "nats/token",
         digits=5,
     ),
     "policy_shift_sequence": Metric(
         "shift/seq",
-        "KL(policy before||after the step): mean over those responses of the sum of k3",
+        "KL(policy before||after the step): mean over responses of the sum of k3",
         "nats/sequence",
         digits=4,
     ),

@@ -46,6 +46,26 @@ MISTAKES = [
     ("train --set algorithm.advantage=RLOO", "unknown advantage estimator 'RLOO'", "'rloo'"),
     ("train --set algorithm.kl_in=loss --set algorithm.kl_estimator=k1", "gradient is zero", "k2"),
     ("train --set algorithm.kl_coefficient=1", "algorithm.kl_in is 'none'", "kl_in=loss"),
+    (
+        "train --set algorithm.reduction=seq-mean-token-mean",
+        "does not fit the 'opo' baseline",
+        "--set algorithm.reduction=token-mean",
+    ),
+    ("train -a gspo --set algorithm.reduction=token-mean", "the 'gspo' loss", "seq-mean-token"),
+    ("train --set algorithm.dual_clip=1.1", "algorithm.dual_clip = 1.1", "dual_clip=3"),
+    ("train --set algorithm.dual_clip=3", "dual_clip = 3: the 'policy-gradient' loss", "ppo-clip"),
+    ("train --set algorithm.length_exponent=9", "algorithm.length_exponent = 9", "Power of the"),
+    ("train --set algorithm.overlong=drop", "algorithm.overlong = 'drop'", "Truncated responses"),
+    ("train --set algorithm.tis=row", "algorithm.tis = 'row'", "importance sampling"),
+    ("train --set rollout.temperature=0", "rollout.temperature = 0", "sampler"),
+    ("train --set rollout.top_p=2", "rollout.top_p = 2", "Nucleus"),
+    (
+        "train -a remax --set rollout.group_size=1 --set algorithm.max_sampling_rounds=4",
+        "algorithm.max_sampling_rounds = 4: a group of one",
+        "group_size=8",
+    ),
+    ("train --set ledger.max_megabytes=0", "ledger.max_megabytes = 0", "every second"),
+    ("train --set measure.every=-1", "measure.every = -1", "Steps between"),
     ("train --set optim.beta1=1.0", "optim.beta1 = 1.0", "AdamW"),
     ("train --set optim.learning_rate=inf", "optim.learning_rate = inf", "AdamW"),
     ("train --set data.template=foo", "unknown template 'foo'", "line"),
@@ -88,7 +108,7 @@ MISTAKES = [
     ("compare --preset tiny --algorithms ,", "--algorithms ',' holds no name", "a,b"),
     ("compare nowhere", "no run at 'nowhere'", "opo train"),
     ("compare unfinished", "run 'unfinished' is not finished", "opo train --resume"),
-    ("compare --preset tiny --algorithms opo,gpro", "unknown algorithm 'gpro'", "'grpo'"),
+    ("compare --preset tiny --algorithms opo,rlo", "unknown algorithm 'rlo'", "'rloo'"),
     ("compare --preset tiny --seeds one", "--seeds 'one' is no list", "--seeds 0,1,2"),
     ("compare --preset tiny --curves rewards", "unknown metric 'rewards'", "'reward'"),
     ("compare --preset tiny --jobs 0", "--jobs 0", "one per core"),
@@ -152,7 +172,13 @@ def test_no_command_shows_the_help(capsys):
     assert "compare" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("what", ["presets", "benchmarks", "algorithms", "engines", "metrics"])
+LISTS_OF_TABLES = (
+    *("presets", "benchmarks", "algorithms", "estimators", "losses", "reductions"),
+    *("engines", "metrics"),
+)
+
+
+@pytest.mark.parametrize("what", LISTS_OF_TABLES)
 @pytest.mark.parametrize("format", ["rich", "markdown", "csv", "json"])
 def test_lists_print_in_every_format(what, format, in_tmp, capsys):
     assert main(["list", what, "--format", format]) == 0
@@ -167,8 +193,9 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(run_opo, in_tmp):
     assert result.returncode == 0, result.stderr
     for text in (
         "16 prompts x group of 8 = 128 responses",
-        "per batch 8 of 16 responses (off-policy after the first)",
+        "per batch 4 of 32 responses (off-policy after the first)",
         "0.001 KL(k3) in the loss",
+        "certificate none: off-policy (4 updates per batch)",
         "auto; torch sees no GPU" if not has_gpu() else "auto",
         "transformers (auto",
     ):

@@ -13,7 +13,7 @@ from opo_cli.data.benchmarks import check_names
 from opo_cli.errors import OpoError
 from opo_cli.metrics import METRICS
 from opo_cli.presets import parse_override, preset_names, resolve, validated
-from opo_cli.report.plan import objective_line
+from opo_cli.report.plan import certificate_line, objective_line
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -83,14 +83,78 @@ def test_the_objective_is_one_honest_line():
     )
 
 
-def test_on_policy_means_one_update():
-    assert resolve("tiny").is_on_policy
-    assert not resolve("tiny", algorithm="grpo").is_on_policy
+def test_every_part_of_an_objective_is_in_its_line():
+    line = objective_line(resolve("tiny", algorithm="dapo"))
+    for part in ("rho in [0.8, 1.28]", "rho at most 10 where A < 0", "last 20% of the length"):
+        assert part in line
+    assert "s in [0.9997, 1.0004]" in objective_line(resolve("tiny", algorithm="gspo"))
+    changes = ["algorithm.advantage=length-power", "algorithm.length_exponent=1.5"]
+    changes += ["algorithm.tis=token", "algorithm.overlong=mask"]
+    line = objective_line(resolve("tiny", overrides=changes))
+    for part in ("c = 1.5", "TIS per token, at most 2", "truncated responses left out"):
+        assert part in line
 
 
-def test_a_mismatched_reduction_is_refused_unless_asked_for():
-    change = "algorithm.reduction=seq-mean-token-mean"
-    with pytest.raises(OpoError, match="does not fit the 'opo' baseline"):
-        resolve("tiny", overrides=[change])
-    allowed = resolve("tiny", overrides=[change, "algorithm.allow_mismatched_reduction=true"])
+def test_the_plan_says_what_a_run_may_call_itself():
+    assert certificate_line(resolve("tiny")).startswith("exact on-policy while")
+    assert certificate_line(resolve("tiny", algorithm="grpo")) == (
+        "none: off-policy (4 updates per batch)"
+    )
+    hot = resolve("tiny", overrides=["rollout.temperature=1.2", "rollout.top_p=0.9"])
+    assert certificate_line(hot) == "none: off-policy (temperature 1.2, top-p 0.9)"
+
+
+MEAN = "algorithm.reduction=seq-mean-token-mean"
+SUM = "algorithm.reduction=token-mean"
+POWER = "algorithm.advantage=length-power"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [MEAN],
+        [MEAN, "algorithm.advantage=opo-loo"],
+        [MEAN, "algorithm.advantage=opo-batch"],
+        [MEAN, "algorithm.advantage=logit-proxy"],
+        [MEAN, "algorithm.advantage=otb"],
+        [MEAN, "algorithm.advantage=reinforce++"],
+        [MEAN, POWER],
+        [SUM, POWER, "algorithm.length_exponent=-1.0"],
+        [SUM, "algorithm.loss=gspo"],
+    ],
+    ids=" ".join,
+)
+def test_a_mismatched_reduction_is_refused_unless_asked_for(changes):
+    with pytest.raises(OpoError, match=r"algorithm\.reduction = '.*' does not fit") as caught:
+        resolve("tiny", overrides=changes)
+    allowed = resolve("tiny", overrides=[*changes, "algorithm.allow_mismatched_reduction=true"])
     assert "MISMATCHED" in objective_line(allowed)
+    alternative = caught.value.hint.partition("; or")[0].partition(", or")[0]
+    assert alternative.startswith("--set ")
+    resolve("tiny", overrides=[*changes, alternative.removeprefix("--set ")])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [MEAN, POWER, "algorithm.length_exponent=-1.0"],
+        [MEAN, POWER, "algorithm.length_exponent=0.0"],
+        [SUM, POWER, "algorithm.length_exponent=1.6"],
+        [MEAN, "algorithm.advantage=mean"],
+        [MEAN, "algorithm.advantage=grpo"],
+        [MEAN, "algorithm.loss=gspo", "algorithm.advantage=grpo"],
+        ["algorithm.reduction=constant"],
+        ["algorithm.reduction=seq-mean-token-sum", "algorithm.advantage=otb"],
+    ],
+    ids=" ".join,
+)
+def test_a_matching_reduction_is_taken(changes):
+    assert resolve("tiny", overrides=changes).algorithm.misfit is None
+
+
+def test_the_hint_for_a_mean_over_tokens_works():
+    """Both ways out of it."""
+    with pytest.raises(OpoError) as caught:
+        resolve("tiny", overrides=[MEAN])
+    assert "length-power --set algorithm.length_exponent=-1" in caught.value.hint
+    resolve("tiny", overrides=[MEAN, POWER, "algorithm.length_exponent=-1"])

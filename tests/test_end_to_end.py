@@ -10,6 +10,10 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from opo_cli.algorithms import ALGORITHMS
+
 
 def test_compare_trains_what_is_missing_and_tabulates(base, tmp_path, run_opo):
     first = run_opo("compare", "--preset", "smoke")
@@ -39,6 +43,23 @@ def test_compare_trains_what_is_missing_and_tabulates(base, tmp_path, run_opo):
     assert "| benchmark | measure | initial | opo | grpo |" in table.stdout
     listed = run_opo("list", "runs")
     assert listed.stdout.count("finished") == 4
+
+
+def test_every_algorithm_trains_and_is_tabulated(base, tmp_path, run_opo):
+    sizes = ["train.steps=2", "eval.limit=4", "measure.probe_every=1"]
+    sets = [part for text in sizes for part in ("--set", text)]
+    result = run_opo("compare", "--preset", "smoke", "--algorithms", "all", *sets, "-f", "csv")
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert {row["algorithm"] for row in rows} == set(ALGORITHMS)
+    certificates = {row["algorithm"]: row["certificate"] for row in rows}
+    assert certificates["opo"] == certificates["otb"] == "exact on-policy"
+    assert certificates["dr-grpo"] == "off-policy (8 updates per batch)"
+    for log in tmp_path.glob("runs/smoke-*/steps.jsonl"):
+        for line in log.read_text().splitlines():
+            record = json.loads(line, parse_constant=lambda name: pytest.fail(name))
+            for name in ("gradient_norm", "entropy", "kl_exact_token", "surrogate_loss"):
+                assert record[name] is not None, f"{log}: {name}"
 
 
 def test_a_failing_cell_is_told_and_the_others_finish(base, tmp_path, run_opo):

@@ -27,15 +27,15 @@ def command(
         str | None, typer.Option("--preset", "-p", help="First do what is missing of this preset.")
     ] = None,
     algorithms: Annotated[
-        str | None, typer.Option(help="With --preset: opo,grpo,ppo. [default: the preset's]")
+        str | None, typer.Option(help="With --preset: opo,grpo,ppo, or all; else the preset's.")
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="With --preset: 0,1,2 or 0-4. [default: the preset's]")
+        str | None, typer.Option(help="With --preset: 0,1,2 or 0-4; else the preset's.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Runs at once. [default: one per core]")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at once; else one per core.")] = None,
     curves: Annotated[
         str, typer.Option(help="Metrics drawn over steps; see: opo list metrics.")
-    ] = "reward,entropy,kl_k1_sequence",
+    ] = "reward,entropy,kl_exact_sequence",
     overrides: SetOption = None,
     format: FormatOption = Format.rich,
 ) -> None:
@@ -70,7 +70,7 @@ def command(
 
         cells = plan_matrix(
             preset,
-            None if algorithms is None else parse_names(algorithms, "--algorithms"),
+            _algorithms(algorithms),
             None if seeds is None else parse_numbers(seeds, "--seeds"),
             overrides,
         )
@@ -82,3 +82,11 @@ def command(
         print_report(out, comparison(folders, names), format)
     if failed:
         raise typer.Exit(1)
+
+
+def _algorithms(text: str | None) -> list[str] | None:
+    """The names; `all` stands for every row, None for the preset's own."""
+    from opo_cli.algorithms import ALGORITHMS
+
+    names = None if text is None else parse_names(text, "--algorithms")
+    return list(ALGORITHMS) if names == ["all"] else names

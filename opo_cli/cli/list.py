@@ -36,6 +36,28 @@ def _algorithms():
     ]
 
 
+def _estimators():
+    from opo_cli.rl.advantages import ADVANTAGES
+
+    return ("estimator", "advantage", "source"), [
+        (name, row.formula, row.source) for name, row in ADVANTAGES.items()
+    ]
+
+
+def _losses():
+    from opo_cli.rl.objectives import LOSSES
+
+    return ("loss", "maximised per token", "source"), [
+        (name, row.formula, row.source) for name, row in LOSSES.items()
+    ]
+
+
+def _reductions():
+    from opo_cli.rl.objectives import REDUCTIONS
+
+    return ("reduction", "formula"), [(name, row.formula) for name, row in REDUCTIONS.items()]
+
+
 def _engines():
     from opo_cli.rollout.engine import ENGINES
 
@@ -73,10 +95,15 @@ LISTS = {
     "presets": _presets,
     "benchmarks": _benchmarks,
     "algorithms": _algorithms,
+    "estimators": _estimators,
+    "losses": _losses,
+    "reductions": _reductions,
     "engines": _engines,
     "metrics": _metrics,
     "runs": _runs,
 }
+STACKED = ("algorithms", "estimators")
+"""Too much text for columns beside each other in a terminal."""
 
 
 def command(
@@ -89,4 +116,7 @@ def command(
     from opo_cli.report.tables import Table, print_tables
 
     head, rows = make()
+    if what in STACKED and format is Format.rich:
+        head = (head[0], ", ".join(head[1:]))
+        rows = [(name, "\n".join(rest) + "\n") for name, *rest in rows]
     print_tables(out, [Table(title="", head=head, rows=rows)], format)

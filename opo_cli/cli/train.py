@@ -20,7 +20,7 @@ NAME = "train"
 
 def command(
     preset: Annotated[
-        str | None, typer.Option("--preset", "-p", help="[default: tiny] See: opo list presets.")
+        str | None, typer.Option("--preset", "-p", help="See: opo list presets; else tiny.")
     ] = None,
     algorithm: Annotated[
         str | None, typer.Option("--algorithm", "-a", help="See: opo list algorithms.")
@@ -32,7 +32,7 @@ def command(
     ] = None,
     engine: Annotated[str | None, typer.Option(help="auto or transformers.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Run folder. [default: runs/PRESET-ALGORITHM-seedN]")
+        Path | None, typer.Option(help="Run folder; else runs/PRESET-ALGORITHM-seedN.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     overrides: SetOption = None,

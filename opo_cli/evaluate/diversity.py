@@ -97,4 +97,4 @@ def answer_entropy(answers: Sequence[Hashable | None]) -> Mean:
     """Entropy, nats, of the answers that were given, "none" being one of them."""
     counts = Counter(answers).values()
     total = sum(counts)
-    return Mean(-sum(c / total * math.log(c / total) for c in counts), 1) if total else Mean(0, 0)
+    return Mean(sum(c / total * math.log(total / c) for c in counts), 1) if total else Mean(0, 0)

@@ -157,24 +157,27 @@ def response_logprobs(model, sequences: Sequences) -> Tensor:
     return _logits(model, hidden).float().log_softmax(-1)
 
 
+def _targets(sequences: Sequences) -> Tensor:
+    """(N,) the response tokens, row by row."""
+    rows, tokens = sequences.mask.nonzero(as_tuple=True)
+    return sequences.input_ids[rows, sequences.prompt_lengths[rows] + tokens]
+
+
 def token_scores(model, sequences: Sequences, *, entropy_gradient: bool = False) -> TokenScores:
     """Scores of each response token, one forward pass.
 
     Gradients flow through the logprobs, and through the entropy if asked for. Only response
     positions reach the head, in fp32.
     """
-    mask = sequences.mask
-    rows, tokens = mask.nonzero(as_tuple=True)
-    targets = sequences.input_ids[rows, sequences.prompt_lengths[rows] + tokens]
     all_logprobs = response_logprobs(model, sequences)
-    logprobs = all_logprobs.gather(-1, targets[:, None]).squeeze(-1)
+    logprobs = all_logprobs.gather(-1, _targets(sequences)[:, None]).squeeze(-1)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         probabilities = all_logprobs.exp()
         entropy = -(probabilities * all_logprobs).sum(-1)
     with torch.no_grad():
         squares = probabilities.square().sum(-1)
         norms = (1 - 2 * logprobs.exp() + squares).clamp(min=0)  # Rounding may leave it below 0.
-    return TokenScores(*(spread(values, mask) for values in (logprobs, entropy, norms)))
+    return TokenScores(*(spread(values, sequences.mask) for values in (logprobs, entropy, norms)))
 
 
 @torch.no_grad()
@@ -216,6 +219,8 @@ class Divergence:
     """KL(other || model), at the model's own states."""
     entropy: Tensor
     """Of `model`."""
+    log_ratio: Tensor
+    """log model - log other of the token that was drawn."""
 
 
 def divergence(model, other, sequences: Sequences, token_budget: int) -> Divergence:
@@ -226,6 +231,8 @@ def divergence(model, other, sequences: Sequences, token_budget: int) -> Diverge
         kl = (ours.exp() * (ours - theirs)).sum(-1)
         reverse = (theirs.exp() * (theirs - ours)).sum(-1)
         entropy = -(ours.exp() * ours).sum(-1)
-        return tuple(spread(values, part.mask) for values in (kl, reverse, entropy))
+        drawn = _targets(part)[:, None]
+        log_ratio = (ours.gather(-1, drawn) - theirs.gather(-1, drawn)).squeeze(-1)
+        return tuple(spread(values, part.mask) for values in (kl, reverse, entropy, log_ratio))
 
     return Divergence(*by_microbatch(compute, sequences, token_budget))

@@ -269,9 +269,9 @@ def _honesty(groups: dict[str, list[Run]]) -> list[str]:
             "± is a 95 % t-interval between training seeds; the problems are the same ones"
         )
     if single:
+        names = ", ".join(single) if len(single) <= MAX_COLUMNS else f"{len(single)} of these"
         lines.append(
-            f"one seed of {', '.join(single) if len(single) < 4 else 'each'}: no between-seed estimate exists; a difference may "
-            "be the seed's"
+            f"one seed of {names}: no between-seed estimate exists; a difference may be the seed's"
         )
     return lines
 

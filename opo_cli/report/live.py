@@ -19,7 +19,7 @@ COLUMNS = (
     ("length", "length", 7, ".1f"),
     ("truncated", "cut", 6, ".3f"),
     ("entropy", "entropy", 8, ".3f"),
-    ("kl_k1_sequence", "KL/seq", 7, ".3f"),
+    ("kl_exact_sequence", "KL/seq", 7, ".3f"),
     ("gradient_norm", "|grad|", 7, ".3f"),
     ("tokens_per_second", "tok/s", 7, ".0f"),
     ("step_seconds", "sec", 6, ".2f"),

@@ -13,8 +13,8 @@ Degenerate cases, the same for every estimator unless its own docstring says oth
   - a truncated response counts with the reward and length that it has; where truncated responses
     are masked (`algorithm.overlong`) it has no loss token.
 
-`opo-batch`, `reinforce++`, `gpg` and `shrinkage` look at the whole step and take an `all_sum` over
-ranks; the others look at the group alone.
+`opo-batch`, `reinforce++`, `reinforce++-baseline`, `gpg` and `shrinkage` look at the whole step and
+take an `all_sum` over ranks; the others look at the group alone.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ def optimal_token_baseline(
     zero = returns.new_zeros(())
     mask = mask & returns.where(mask, zero).isfinite().all(-1, keepdim=True)
     returns = returns.where(mask, zero)
-    weights = (norms.cumsum(-1) if cumulative else norms).where(mask, zero)
+    norms = norms.where(mask, zero)
+    weights = (norms.cumsum(-1) if cumulative else norms) * mask
     total, weighted = group_sum(weights, groups), group_sum(weights * returns, groups)
     is_constant = group_is_constant(returns[:, 0], groups, mask[:, 0])[:, None]
     num_alive = group_sum(mask.to(returns.dtype), groups)
@@ -293,7 +294,7 @@ def reinforce_plus_plus(
 
     A mean over tokens weights each response by its length, so with gamma = 1 and no KL in the
     reward it is `opo-batch` over the tokens' standard deviation. It knows no groups: only a step of
-    equal rewards has advantage 0. (LMOps whitens over responses instead.)
+    equal rewards to go has advantage 0. (LMOps whitens over responses instead.)
 
     Args:
         token_rewards: (B, T), the KL penalty included where it is in the reward.
@@ -303,6 +304,18 @@ def reinforce_plus_plus(
         (B, T), zero where masked.
     """
     return whiten(returns_to_go(token_rewards, mask, gamma), mask, all_sum)
+
+
+def reinforce_plus_plus_baseline(
+    rewards: Tensor, lengths: Tensor, groups: Tensor, mask: Tensor, all_sum: AllSum = one_rank
+) -> Tensor:
+    """r - mean(r) of the group, whitened over all tokens of the step. arXiv 2501.03262, as in verl.
+
+    The whitening takes off the mean over tokens, so that a group of equal rewards, or of one, keeps
+    a small advantage; only a step of such groups has none. (B,) each, mask (B, T) -> (B, T).
+    """
+    centred = mean(rewards, lengths, groups)[:, None] * mask
+    return whiten(centred, mask & counts(rewards, lengths)[:, None], all_sum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,10 +378,6 @@ class Advantage:
     length_exponent: float | None = None
     """The power of the length by which its baseline weights responses; None: it has no such
     weights. (`length-power` takes it from `algorithm.length_exponent`.)"""
-
-
-def _whitened_mean(s: Signals) -> Tensor:
-    return whiten(s.over_tokens(mean(s.rewards, s.lengths, s.groups)), s.live, s.all_sum)
 
 
 def _otb(s: Signals, *, cumulative: bool) -> Tensor:
@@ -465,7 +474,9 @@ ADVANTAGES: dict[str, Advantage] = {
         length_exponent=1,
     ),
     "reinforce++-baseline": Advantage(
-        estimate=_whitened_mean,
+        estimate=lambda s: reinforce_plus_plus_baseline(
+            s.rewards, s.lengths, s.groups, s.mask, s.all_sum
+        ),
         formula="A = r - mean(r), whitened over the step's tokens",
         source="REINFORCE++-baseline, arXiv 2501.03262",
     ),

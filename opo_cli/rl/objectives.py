@@ -58,7 +58,8 @@ def importance_weights(
             token (unbiased before truncation).
         cap: upper bound of a weight, C; 2 is common.
     """
-    own = (old_logprobs - sampler_logprobs).detach() * mask
+    own = (old_logprobs - sampler_logprobs).detach()
+    own = own.where(mask, own.new_zeros(()))
     if kind == "sequence":
         own = own.sum(-1, keepdim=True).expand(mask.shape)
     return own.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().clamp(max=cap)

@@ -48,6 +48,7 @@ def group_is_constant(x: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
 def group_correlation(x: Tensor, y: Tensor, groups: Tensor) -> Tensor:
     """Pearson's correlation of `x` and `y` (B,), each less its group's mean. Scalar; NaN where one
     of them does not vary within any group."""
+    x, y = x.double(), y.double()  # Where the mean of equal fp32 numbers is that number.
     count = group_sum(x.new_ones(x.shape), groups)
     x, y = x - group_sum(x, groups) / count, y - group_sum(y, groups) / count
     return (x * y).sum() / (x.square().sum() * y.square().sum()).sqrt()

@@ -31,7 +31,8 @@ class Batch:
     sampler_logprobs: Tensor
     """(B, T) nats, the engine's; zero beyond a row's length, as in all (B, T) fields."""
     reference_logprobs: Tensor | None = None
-    """(B, T) under the initial policy, which is also the reference policy."""
+    """(B, T) under the initial policy, which is also the reference policy; where its KL is in the
+    objective."""
     old_logprobs: Tensor | None = None
     """(B, T) at rollout weights. None before an update that is exactly on-policy: there they are
     the update's own, which returns them."""
@@ -71,6 +72,13 @@ class Batch:
 
     def with_(self, **changes: Tensor | None) -> Batch:
         return replace(self, **changes)
+
+    def first_of_groups(self, count: int) -> Tensor:
+        """(b,) the first `count` rows of each group. The responses of a group are exchangeable, so
+        they stand for all of them."""
+        starts = torch.searchsorted(self.groups, self.groups)
+        place = torch.arange(len(self), device=self.groups.device) - starts
+        return (place < count).nonzero().squeeze(-1)
 
     def select(self, rows: Tensor) -> Batch:
         """Some rows, padding cut back to their longest."""

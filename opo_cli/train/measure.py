@@ -134,22 +134,16 @@ def measure_critic(batch: Batch, loss: Tensor, meter: Meter) -> None:
 
 
 def measure_scores(batch: Batch, meter: Meter) -> None:
-    """Entropy, KL to the initial policy and the sampler's mismatch, at rollout weights for every
-    algorithm: later weights would be scored on samples that are not theirs."""
+    """Entropy and the sampler's mismatch, at rollout weights for every algorithm: later weights
+    would be scored on samples that are not theirs."""
     num_tokens, num_rows = float(batch.lengths.sum()), len(batch)
     entropy, sampled = batch.old_entropy.sum().item(), -batch.old_logprobs.sum().item()
-    to_initial = batch.old_logprobs - batch.reference_logprobs
-    k1_sum, k3_sum = k1(to_initial).sum().item(), k3(to_initial).sum().item()
     mismatch = batch.sampler_logprobs - batch.old_logprobs
     meter.mean(
         entropy=Mean(entropy, num_tokens),
         entropy_sequence=Mean(entropy, num_rows),
         entropy_sampled=Mean(sampled, num_tokens),
         entropy_sampled_sequence=Mean(sampled, num_rows),
-        kl_k1_token=Mean(k1_sum, num_tokens),
-        kl_k3_token=Mean(k3_sum, num_tokens),
-        kl_k1_sequence=Mean(k1_sum, num_rows),
-        kl_k3_sequence=Mean(k3_sum, num_rows),
         sampler_mismatch_mean=Mean(mismatch.abs().sum().item(), num_tokens),
         sampler_mismatch_k3=Mean(k3(mismatch).sum().item(), num_tokens),
         logit_norm=Mean(batch.logit_norms.sum().item(), num_tokens),
@@ -246,22 +240,29 @@ def measure_diversity(graded: Sequence[GradedGroup], meter: Meter) -> None:
         )
 
 
-def measure_shift(batch: Batch, policy, token_budget: int, meter: Meter) -> None:
-    """KL(policy at rollout || policy after the update), on one response per prompt.
+def measure_kl(sequences: Sequences, policy, initial, token_budget: int, meter: Meter) -> None:
+    """KL(policy || initial) on responses of the policy: exact over the vocabulary, and by the
+    estimators from the drawn tokens."""
+    found = divergence(policy, initial, sequences, token_budget)
+    values = {"exact": found.kl, "k1": k1(found.log_ratio), "k3": k3(found.log_ratio)}
+    num_tokens, num_rows = float(sequences.lengths.sum()), len(sequences)
+    for name, per_token in values.items():
+        total = per_token.sum().item()
+        meter.mean(
+            **{
+                f"kl_{name}_token": Mean(total, num_tokens),
+                f"kl_{name}_sequence": Mean(total, num_rows),
+            }
+        )
 
-    The responses of a group are exchangeable, so the first of each stands for all, at a fraction
-    of the cost of scoring the batch again.
-    """
-    is_first = torch.ones_like(batch.groups, dtype=torch.bool)
-    is_first[1:] = batch.groups[1:] != batch.groups[:-1]
-    rows = is_first.nonzero().squeeze(-1)
-    part = batch.select(rows)
-    new = score(policy, part.sequences, token_budget).logprobs
-    log_ratio = part.old_logprobs - new
-    total = k3(log_ratio).sum().item()
+
+def measure_shift(batch: Batch, policy, token_budget: int, meter: Meter) -> None:
+    """KL(policy at rollout || policy after the update), on responses of the former."""
+    new = score(policy, batch.sequences, token_budget).logprobs
+    total = k3(batch.old_logprobs - new).sum().item()
     meter.mean(
-        policy_shift_token=Mean(total, float(part.lengths.sum())),
-        policy_shift_sequence=Mean(total, len(part)),
+        policy_shift_token=Mean(total, float(batch.lengths.sum())),
+        policy_shift_sequence=Mean(total, len(batch)),
     )
 
 

@@ -24,8 +24,8 @@ from opo_cli.model.critic import Critic
 from opo_cli.model.parallel import all_max, all_sum
 from opo_cli.model.policy import TokenScores, score, token_scores
 from opo_cli.rl import objectives
-from opo_cli.rl.advantages import ADVANTAGES, Signals
-from opo_cli.rl.stats import whiten
+from opo_cli.rl.advantages import ADVANTAGES
+from opo_cli.rl.estimate import advantages_of, make_signals
 from opo_cli.rollout.engine import Engine, Progress
 from opo_cli.train.batch import Batch, collate
 from opo_cli.train.measure import (
@@ -35,6 +35,7 @@ from opo_cli.train.measure import (
     measure_critic,
     measure_diversity,
     measure_grades,
+    measure_kl,
     measure_probe,
     measure_ratio,
     measure_scores,
@@ -109,9 +110,13 @@ def training_step(
         batch = score_batch(shaped(batch, config), config, learner)
         batch = with_advantages(batch, config)
     with clock.phase("measure"):
+        models, budget = (learner.policy, learner.reference), config.train.microbatch_tokens
+        first = batch.first_of_groups(config.measure.responses)
+        if measures:
+            measure_kl(batch.sequences.select(first), *models, budget, meter)
         if config.measure.probe_every and step % config.measure.probe_every == 0:
             probe = prompts.probe(config.measure.probe_prompts)
-            measure_probe(probe, step, config, learner.policy, learner.reference, engine, meter)
+            measure_probe(probe, step, config, *models, engine, meter)
     before_update()
     with clock.phase("update"):
         batch = update(batch, step, config, learner, meter, measure_noise=measures)
@@ -121,7 +126,7 @@ def training_step(
         measure_advantages(batch, meter)
         if measures:
             measure_diversity(graded, meter)
-            measure_shift(batch, learner.policy, config.train.microbatch_tokens, meter)
+            measure_shift(batch.select(first), learner.policy, budget, meter)
     with clock.phase("sync"):
         engine.load_weights(learner.policy, step + 1)
     values = meter.values()
@@ -224,17 +229,17 @@ def shaped(batch: Batch, config: Config) -> Batch:
 
 
 def score_batch(batch: Batch, config: Config, learner: Learner) -> Batch:
-    """Logprobs and values at rollout time, without gradient.
+    """What objective and estimator need at rollout time, without gradient.
 
-    The reference is scored for every algorithm: KL to the initial policy is measured whether or not
-    it is in the objective. With one minibatch the old logprobs are the update's own (ratio 1),
-    unless the estimator or the reward asks for them earlier.
+    The reference is scored where its KL is in the objective; KL is measured for every algorithm, on
+    part of the batch. With one minibatch the old logprobs are the update's own (ratio 1), unless
+    the estimator or the reward asks for them earlier.
     """
     budget, algorithm = config.train.microbatch_tokens, config.algorithm
     advantage = ADVANTAGES[algorithm.advantage]
-    batch = batch.with_(
-        reference_logprobs=score(learner.reference, batch.sequences, budget).logprobs
-    )
+    if algorithm.kl_in != "none":
+        reference = score(learner.reference, batch.sequences, budget)
+        batch = batch.with_(reference_logprobs=reference.logprobs)
     is_early = algorithm.kl_in == "reward" or advantage.needs_logit_norms
     if is_early or not config.has_one_update:
         batch = with_old_scores(batch, score(learner.policy, batch.sequences, budget))
@@ -251,40 +256,24 @@ def with_old_scores(batch: Batch, scores: TokenScores) -> Batch:
     )
 
 
-def signals_of(batch: Batch, config: Config) -> Signals:
-    """What the estimator may look at; a KL penalty in the reward is taken off here."""
-    algorithm, lengths = config.algorithm, batch.loss_lengths
-    last_token = torch.arange(batch.mask.shape[1], device=lengths.device) == lengths[:, None] - 1
-    token_rewards = batch.rewards[:, None].where(last_token, batch.rewards.new_zeros(()))
-    if algorithm.kl_in == "reward":
-        kl = objectives.KL_ESTIMATORS[algorithm.kl_estimator]
-        log_ratio = objectives.log_ratio(batch.old_logprobs, batch.reference_logprobs)
-        token_rewards -= algorithm.kl_coefficient * kl(log_ratio) * batch.loss_mask
-    return Signals(
-        rewards=token_rewards.sum(-1),
-        lengths=lengths.float(),
+def with_advantages(batch: Batch, config: Config) -> Batch:
+    """The estimator of `config.algorithm`, once over the whole batch, before any update."""
+    signals = make_signals(
+        config.algorithm,
+        rewards=batch.rewards,
+        lengths=batch.loss_lengths,
         groups=batch.groups,
-        mask=batch.loss_mask,
-        token_rewards=token_rewards,
+        width=batch.mask.shape[1],
+        old_logprobs=batch.old_logprobs,
+        reference_logprobs=batch.reference_logprobs,
         values=batch.values,
         logit_norms=batch.logit_norms,
         greedy_rewards=batch.greedy_rewards,
-        gamma=algorithm.gamma,
-        gae_lambda=algorithm.gae_lambda,
-        length_exponent=algorithm.length_exponent,
         all_sum=all_sum,
     )
-
-
-def with_advantages(batch: Batch, config: Config) -> Batch:
-    """The estimator of `config.algorithm`, once over the whole batch, before any update."""
-    signals = signals_of(batch, config)
-    advantages = ADVANTAGES[config.algorithm.advantage].estimate(signals)
-    returns = None if batch.values is None else advantages + batch.values
-    # Without any difference in reward, what is left is the critic's error: not to be blown up.
     spread = all_max(torch.stack([batch.rewards.max(), -batch.rewards.min()])).sum()
-    if config.algorithm.whiten_advantages and spread > 0:
-        advantages = whiten(advantages, signals.live, all_sum)
+    advantages, raw = advantages_of(config.algorithm, signals, is_constant=bool(spread <= 0))
+    returns = None if batch.values is None else raw + batch.values
     return batch.with_(advantages=advantages, returns=returns)
 
 

@@ -96,9 +96,17 @@ def test_a_finished_run_holds_what_it_should(base, tmp_path, run_opo):
         "config.json",
         "environment.json",
         "steps.jsonl",
+        "rollouts",
         "evals.jsonl",
+        "certificate.json",
         "model",
     }
+    assert len(list((folder / "rollouts").iterdir())) == 6
+    certificate = json.loads((folder / "certificate.json").read_text())
+    assert certificate["label"] == "exact on-policy"
+    assert certificate["num_exact_steps"] == certificate["num_steps"] == 6
+    assert certificate["bounds"]["max_mismatch"] == 1e-3
+    assert "exact on-policy steps: 6/6" in result.stdout
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["versions"]["torch"] == torch.__version__
     assert environment["seed"] == 0
@@ -128,6 +136,7 @@ def test_a_finished_run_holds_what_it_should(base, tmp_path, run_opo):
     assert evaluated.returncode == 0, evaluated.stderr
     assert "smoke-opo-seed0" in evaluated.stderr
     assert "avg@2" in evaluated.stdout
+    assert "trained by opo: exact on-policy" in " ".join(evaluated.stdout.split())
 
 
 def test_a_run_has_one_process_at_a_time(base, tmp_path, run_opo):

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from opo_cli.algorithms import ALGORITHMS
+from opo_cli.certificate import KEY
 from opo_cli.config import Config
-from opo_cli.data import tiny
-from opo_cli.data.prompts import make_prompts
+from opo_cli.data.sources import TrainingPrompts
+from opo_cli.grading.grader import last_box
 from opo_cli.grading.pool import Grader
 from opo_cli.metrics import METRICS
 from opo_cli.presets import resolve
+from opo_cli.rl.advantages import ADVANTAGES
+from opo_cli.rl.objectives import LOSSES, REDUCTIONS
 from opo_cli.rl.stats import group_sum
-from opo_cli.rollout.engine import create_engine
 from opo_cli.train.batch import Batch, collate
-from opo_cli.train.measure import Meter
+from opo_cli.train.measure import Meter, measure_scores
 from opo_cli.train.step import (
+    Clock,
     Learner,
+    has_both_outcomes,
     minibatches,
     new_learner,
     policy_loss,
+    sample_groups,
     score_batch,
+    shaped,
     step_counts,
     training_step,
     update,
     with_advantages,
+    with_greedy_rewards,
 )
 from opo_cli.types import Grade, GradedGroup
 
@@ -38,38 +47,13 @@ def config_of(algorithm: str, *overrides: str) -> Config:
     return resolve("smoke", algorithm=algorithm, overrides=overrides)
 
 
-@pytest.fixture
-def prompts(policy_and_tokenizer):
-    problems = tiny.training_problems(resolve("smoke").data)[:NUM_PROMPTS]
-    return make_prompts(problems, "line", policy_and_tokenizer[1])
-
-
-@pytest.fixture
-def graded(policy_and_tokenizer, prompts) -> list[GradedGroup]:
-    """Real rollouts; every third is called right, so that no group is without signal."""
-    from opo_cli.train.step import sampling_of
-
-    engine = create_engine("transformers", *policy_and_tokenizer, max_rows=512)
-    groups = engine.generate(prompts, sampling_of(config_of("opo")), stream=(0, 0))
-    right = Grade(reward=1.0, correct=True, extracted="1", reason="correct")
-    wrong = Grade(reward=0.0, correct=False, extracted="0", reason="wrong")
-    return [
-        GradedGroup(
-            group=group,
-            grades=tuple(
-                right if (i + place) % 3 == 0 else wrong for i in range(len(group.rollouts))
-            ),
-        )
-        for place, group in enumerate(groups)
-    ]
-
-
 def learner_of(config: Config, model) -> Learner:
     return new_learner(model, copy.deepcopy(model).requires_grad_(False), config)
 
 
 def scored(graded, config: Config, learner: Learner) -> Batch:
-    batch = collate(graded, torch.device("cpu"))
+    batch = shaped(collate(graded, torch.device("cpu")), config)
+    batch = batch.with_(greedy_rewards=torch.full_like(batch.rewards, 0.5))
     return with_advantages(score_batch(batch, config, learner), config)
 
 
@@ -77,20 +61,26 @@ def gradients(batch: Batch, config: Config, learner: Learner) -> torch.Tensor:
     learner.policy.zero_grad()
     counts = step_counts(batch, config)
     for rows in batch.sequences.microbatches(config.train.microbatch_tokens):
-        policy_loss(batch.select(rows), counts, config, learner, Meter()).backward()
+        policy_loss(batch.select(rows), counts, config, learner, Meter())[0].backward()
     return torch.cat([p.grad.flatten() for p in learner.policy.parameters()])
 
 
-REDUCTIONS = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant")
+VARIANTS = [
+    *((name, "") for name in ALGORITHMS),
+    *((name, f"algorithm.reduction={r}") for name in ("opo", "ppo") for r in REDUCTIONS),
+    *(("opo", f"algorithm.advantage={name}") for name, row in ADVANTAGES.items()),
+    *(("grpo", f"algorithm.loss={name}") for name in LOSSES),
+    *(("opo", f"algorithm.overlong={how}") for how in ("mask", "punish")),
+    *(("grpo", f"algorithm.tis={kind}") for kind in ("token", "sequence")),
+]
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("algorithm", "change"), VARIANTS)
 def test_gradients_do_not_depend_on_microbatches_or_order(
-    algorithm, reduction, graded, policy_and_tokenizer
+    algorithm, change, graded, policy_and_tokenizer
 ):
     changes = (
-        f"algorithm.reduction={reduction}",
+        *([change] if change else []),
         "algorithm.allow_mismatched_reduction=true",
         "algorithm.entropy_coefficient=0.01",
     )
@@ -145,13 +135,15 @@ def test_opo_weighted_advantages_sum_to_zero(graded, policy_and_tokenizer):
 def test_on_policy_the_ratio_is_one(graded, policy_and_tokenizer):
     config, meter = config_of("opo"), Meter()
     learner = learner_of(config, policy_and_tokenizer[0])
-    update(scored(graded, config, learner), 0, config, learner, meter)
+    batch = update(scored(graded, config, learner), 0, config, learner, meter)
+    measure_scores(batch, meter)
     values = meter.values()
     assert values["ratio_deviation"] == 0
     assert values["clip_fraction"] == 0
+    assert values["ess_ratio"] == 1
+    assert values["surrogate_loss"] == pytest.approx(0, abs=1e-6)  # sum l A = 0
     assert values["num_optimizer_steps"] == 1
     assert values["sampler_mismatch"] < 1e-4
-    assert values["kl_k3_token"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
@@ -162,6 +154,9 @@ def test_off_policy_the_ratio_leaves_one(algorithm, graded, policy_and_tokenizer
     values = meter.values()
     assert values["ratio_deviation"] > 0.01
     assert values["clip_fraction"] > 0
+    sides = values["clip_fraction_low"] + values["clip_fraction_high"]
+    assert values["clip_fraction"] == pytest.approx(sides)
+    assert 0 < values["ess_ratio"] < 1
     assert values["num_optimizer_steps"] == config.algorithm.minibatches_per_step
 
 
@@ -237,17 +232,149 @@ def test_a_gradient_that_is_not_finite_is_skipped(graded, policy_and_tokenizer):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_key_of_a_step_is_in_the_table(algorithm, prompts, policy_and_tokenizer):
-    config = config_of(algorithm)
-    model, tokenizer = policy_and_tokenizer
+def test_a_whole_step_of_every_algorithm(algorithm, prompts, engine, policy_and_tokenizer):
+    """Every logged key is in the table, no value is NaN, the weights move."""
+    config, model = config_of(algorithm), policy_and_tokenizer[0]
     learner = learner_of(config, model)
-    engine = create_engine("transformers", model, tokenizer, max_rows=512)
     before = model.get_input_embeddings().weight.clone()
+    source = TrainingPrompts(prompts, config.seed)
     with Grader(config.grading) as grader:
-        record = training_step(0, prompts, config, learner, engine, grader)
-    assert set(record) <= set(METRICS)
+        result = training_step(0, source, config, learner, engine, grader)
+    record = result.record
+    assert set(record) - {KEY} <= set(METRICS)
     assert engine.version == 1
     assert all(value is None or value == value for value in record.values())
+    assert result.batch.advantages.isfinite().all()
     assert not torch.equal(before, model.get_input_embeddings().weight)
-    if algorithm == "ppo":
-        assert {"value_loss"} <= set(record)
+    assert (record["exact_on_policy"] == 1) == (config.algorithm.minibatches_per_step == 1)
+    assert bool(record[KEY]) != bool(record["exact_on_policy"])
+    assert ("value_loss" in record) == (algorithm == "ppo")
+
+
+# --- overlong responses, TIS ------------------------------------------------------------------
+
+
+def test_masked_rows_are_as_if_never_there(graded, policy_and_tokenizer):
+    """Baseline, denominators and gradient are those of the other rows alone."""
+    config = config_of("opo", "algorithm.overlong=mask")
+    learner = learner_of(config, policy_and_tokenizer[0])
+    batch = collate(graded, torch.device("cpu"))
+    cut = torch.arange(len(batch)) % 5 == 0
+    batch = shaped(batch.with_(truncated=cut), config)
+    masked = with_advantages(score_batch(batch, config, learner), config)
+    assert not masked.advantages[cut].any()
+    kept = (~cut).nonzero().squeeze(-1)
+    rest = batch.select(kept)
+    plain = with_advantages(score_batch(rest, config, learner), config)
+    width = plain.advantages.shape[1]
+    assert torch.allclose(masked.advantages[kept, :width], plain.advantages)
+    ours, theirs = gradients(masked, config, learner), gradients(plain, config, learner)
+    assert (ours - theirs).norm() < 1e-5 * theirs.norm()
+
+
+def test_a_group_that_is_masked_whole_moves_nothing(graded, policy_and_tokenizer):
+    config = config_of("opo", "algorithm.overlong=mask")
+    learner = learner_of(config, policy_and_tokenizer[0])
+    batch = collate(graded, torch.device("cpu"))
+    batch = shaped(batch.with_(truncated=torch.ones(len(batch), dtype=torch.bool)), config)
+    batch = with_advantages(score_batch(batch, config, learner), config)
+    meter = Meter()
+    before = copy.deepcopy(policy_and_tokenizer[0].state_dict())
+    update(batch, 0, config, learner, meter, measure_noise=True)
+    assert meter.values()["gradient_norm"] == 0
+    after = policy_and_tokenizer[0].state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in after.items())
+
+
+def test_long_responses_are_punished_before_the_estimator_sees_them(graded):
+    config = config_of("opo", "algorithm.overlong=punish", "algorithm.overlong_buffer=0.5")
+    raw = collate(graded, torch.device("cpu"))
+    batch = shaped(raw, config)
+    expected = ((16 - raw.lengths) / 16).clamp(-1, 0)  # 16 of 32 tokens are the buffer.
+    assert torch.allclose(batch.rewards - raw.rewards, expected)
+    assert expected.min() < 0
+
+
+def test_tis_weights_come_from_the_sampler(graded, policy_and_tokenizer):
+    """A sampler that is sure of everything by a factor of 2 halves the gradient."""
+    config = config_of("opo", "algorithm.tis=token")
+    learner = learner_of(config, policy_and_tokenizer[0])
+    batch = scored(graded, config, learner)
+    exact = gradients(batch, config, learner)
+    doubled = batch.with_(sampler_logprobs=batch.sampler_logprobs + math.log(2) * batch.mask)
+    halved = gradients(doubled, config, learner)
+    assert (halved - exact / 2).norm() < 1e-4 * exact.norm()
+    capped = batch.with_(sampler_logprobs=batch.sampler_logprobs - math.log(8) * batch.mask)
+    most = gradients(capped, config, learner)
+    assert (most - 2 * exact).norm() < 1e-4 * exact.norm()
+
+
+# --- dynamic sampling, the greedy baseline ----------------------------------------------------
+
+
+def sampled_by(config: Config, prompts, engine, seed: int = 0):
+    with Grader(config.grading) as grader:
+        return sample_groups(seed, TrainingPrompts(prompts, seed), config, engine, grader, Clock())
+
+
+def test_dynamic_sampling_replaces_groups_without_both_outcomes(prompts, engine):
+    plain, _ = sampled_by(config_of("opo"), prompts, engine)
+    assert not all(map(has_both_outcomes, plain))
+    config = config_of("opo", "algorithm.max_sampling_rounds=20")
+    groups, sampled = sampled_by(config, prompts, engine)
+    assert len(groups) == len(plain) == config.rollout.prompts_per_step
+    assert all(map(has_both_outcomes, groups))
+    assert len(sampled) > len(groups)
+    assert sampled[: len(plain)] == plain  # The first round is the step that all algorithms see.
+    again, _ = sampled_by(config, prompts, engine)
+    assert again == groups
+    streams = {rollout.token_ids for group in sampled for rollout in group.group.rollouts}
+    assert len(streams) > len(sampled) * 3  # Replacements draw from streams of their own.
+
+
+def test_dynamic_sampling_gives_up_and_fills_up(prompts, engine):
+    config = config_of("opo", "algorithm.max_sampling_rounds=2")
+    unsolvable = [
+        replace(prompt, problem=replace(prompt.problem, answer="99999")) for prompt in prompts
+    ]
+    groups, sampled = sampled_by(config, unsolvable, engine)
+    assert len(groups) == config.rollout.prompts_per_step
+    assert len(sampled) == 2 * len(groups)
+    assert groups == sampled[: len(groups)]
+
+
+def test_the_greedy_reward_is_that_of_the_most_probable_tokens(
+    prompts, engine, graded, policy_and_tokenizer
+):
+    """Graded against itself, the greedy response earns 1; against another answer, 0."""
+    model, tokenizer = policy_and_tokenizer
+    config = config_of("remax")
+    answers = []
+    for prompt in prompts:
+        ids = list(prompt.token_ids)
+        for _ in range(config.rollout.max_new_tokens):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == tokenizer.eos_token_id:
+                break
+        text = tokenizer.decode(ids[len(prompt.token_ids) :], skip_special_tokens=True)
+        answers.append(last_box(text) if ids[-1] == tokenizer.eos_token_id else None)
+    assert any(answers)
+    groups = [
+        replace(
+            group,
+            group=replace(
+                group.group,
+                prompt=replace(
+                    group.group.prompt,
+                    problem=replace(group.group.prompt.problem, answer=answer or "nothing"),
+                ),
+            ),
+        )
+        for group, answer in zip(graded, answers, strict=True)
+    ]
+    batch = collate(groups, torch.device("cpu"))
+    with Grader(config.grading) as grader:
+        batch = with_greedy_rewards(batch, groups, config, engine, grader)
+    per_group = batch.greedy_rewards.view(NUM_PROMPTS, GROUP_SIZE)
+    assert per_group[:, 0].tolist() == [float(answer is not None) for answer in answers]
+    assert (per_group == per_group[:, :1]).all()

@@ -1,0 +1,43 @@
+"""Real rollouts of the tiny model, for what is tested of a step."""
+
+from __future__ import annotations
+
+import pytest
+
+from opo_cli.data import tiny
+from opo_cli.data.prompts import make_prompts
+from opo_cli.presets import resolve
+from opo_cli.rollout.engine import create_engine
+from opo_cli.types import Grade, GradedGroup
+
+NUM_PROMPTS = 8
+
+
+@pytest.fixture
+def prompts(policy_and_tokenizer):
+    problems = tiny.training_problems(resolve("smoke").data)[:NUM_PROMPTS]
+    return make_prompts(problems, "line", policy_and_tokenizer[1])
+
+
+@pytest.fixture
+def engine(policy_and_tokenizer):
+    return create_engine("transformers", *policy_and_tokenizer, max_rows=512)
+
+
+@pytest.fixture
+def graded(engine, prompts) -> list[GradedGroup]:
+    """Every third response is called right, so that no group is without signal."""
+    from opo_cli.train.step import sampling_of
+
+    groups = engine.generate(prompts, sampling_of(resolve("smoke")), stream=(0, 0))
+    right = Grade(reward=1.0, correct=True, extracted="1", reason="correct")
+    wrong = Grade(reward=0.0, correct=False, extracted="0", reason="wrong")
+    return [
+        GradedGroup(
+            group=group,
+            grades=tuple(
+                right if (i + place) % 3 == 0 else wrong for i in range(len(group.rollouts))
+            ),
+        )
+        for place, group in enumerate(groups)
+    ]
