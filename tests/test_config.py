@@ -120,7 +120,7 @@ POWER = "algorithm.advantage=length-power"
         [MEAN, "algorithm.advantage=reinforce++"],
         [MEAN, POWER],
         [SUM, POWER, "algorithm.length_exponent=-1.0"],
-        [SUM, "algorithm.loss=gspo"],
+        [SUM, "algorithm.loss=gspo", "algorithm.advantage=grpo"],
     ],
     ids=" ".join,
 )
