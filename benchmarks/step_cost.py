@@ -24,7 +24,7 @@ import torch
 
 from opo_cli.config import Config
 from opo_cli.data.prompts import make_prompts
-from opo_cli.data.sources import items_of_step, load_problems
+from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.grading.pool import Grader
 from opo_cli.model.policy import load_policy
 from opo_cli.presets import resolve
@@ -104,8 +104,9 @@ def main() -> None:
     config = resolve(arguments.preset, algorithm="opo", named=named, overrides=sizes)
     problems, path = prepare(config)
     model, tokenizer = load_policy(path, torch.device("cpu"))
-    prompts = make_prompts(load_problems(problems), config.data.template, tokenizer)
-    prompts = items_of_step(prompts, 0, 0, arguments.prompts)
+    every = make_prompts(load_problems(problems), config.data.template, tokenizer)
+    source = TrainingPrompts(every, seed=0)
+    prompts = source.of_step(0, arguments.prompts)
     engine = create_engine("transformers", model, tokenizer, max_rows=config.rollout.max_rows)
     learner = new_learner(model, copy.deepcopy(model).requires_grad_(False), config)
     sampling, repeats = sampling_of(config), arguments.repeats
@@ -124,7 +125,7 @@ def main() -> None:
             "generation": cpu_seconds(generate, repeats),
             "update": cpu_seconds(lambda: update(batch, 0, config, learner, Meter()), repeats),
             "whole step": cpu_seconds(
-                lambda: training_step(0, prompts, config, learner, engine, grader), repeats
+                lambda: training_step(0, source, config, learner, engine, grader), repeats
             ),
         }
     plain = {

@@ -80,6 +80,6 @@ def test_a_mismatched_reduction_stands_in_the_name():
         "algorithm.reduction=seq-mean-token-mean", "algorithm.allow_mismatched_reduction=true"
     )
     name = algorithm_label(mismatched)
-    assert name == "opo reduction=seq-mean-token-mean (mismatched reduction)"
+    assert name == "opo (mismatched seq-mean-token-mean)"
     assert name in training_line(mismatched, steps([]))
     assert algorithm_label(config_of("algorithm.allow_mismatched_reduction=true")) == "opo"

@@ -12,6 +12,8 @@ from opo_cli.config import Algorithm
 TELLING = ("advantage", "loss", "reduction", "kl_in", "overlong", "tis")
 """Settings of an algorithm without which its name would mislead; the certificate tells the rest."""
 
+DEFAULTS = Algorithm()
+
 
 def algorithm_label(config: Mapping[str, Any]) -> str:
     """The algorithm, with what has been changed of its row; a mismatched reduction by name.
@@ -21,11 +23,16 @@ def algorithm_label(config: Mapping[str, Any]) -> str:
     """
     settings = config["algorithm"]
     row = ALGORITHMS[settings["name"]].settings if settings["name"] in ALGORITHMS else {}
-    changed = [
-        f"{key}={settings[key]}" for key in TELLING if key in row and settings.get(key) != row[key]
-    ]
     known = {key: value for key, value in settings.items() if key in Algorithm.model_fields}
-    mismatch = ["(mismatched reduction)"] if Algorithm(**known).misfit else []
+    algorithm = Algorithm(**known)
+    is_mismatched = algorithm.misfit is not None
+    changed = [
+        f"{key}={getattr(algorithm, key)}"
+        for key in TELLING
+        if getattr(algorithm, key) != row.get(key, getattr(DEFAULTS, key))
+        and not (key == "reduction" and is_mismatched)
+    ]
+    mismatch = [f"(mismatched {algorithm.reduction})"] if is_mismatched else []
     return " ".join([settings["name"], *changed, *mismatch])
 
 
