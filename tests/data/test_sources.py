@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from opo_cli.data.sources import items_of_step, load_problems, save_problems
+from opo_cli.data.sources import (
+    TrainingPrompts,
+    items_of_step,
+    load_problems,
+    save_problems,
+)
 from opo_cli.errors import OpoError
-from opo_cli.types import Problem
+from opo_cli.types import Problem, Prompt
 
 PROBLEMS = [
     Problem(id="a/0", question="1+1=?", answer="2", benchmark="a"),
@@ -63,3 +68,31 @@ def test_a_step_is_a_function_of_seed_and_step():
 
 def test_a_step_larger_than_the_epoch():
     assert Counter(items_of_step(ITEMS, 0, 0, 30)) == Counter(ITEMS * 3)
+
+
+def prompts_of(count: int) -> list[Prompt]:
+    problems = [
+        Problem(id=str(i), question=str(i), answer="0", benchmark="tiny-train")
+        for i in range(count)
+    ]
+    return [Prompt(problem=problem, text=problem.question, token_ids=(1,)) for problem in problems]
+
+
+def test_replacements_follow_from_seed_step_and_round():
+    prompts = prompts_of(100)
+    first, second = TrainingPrompts(prompts, 0), TrainingPrompts(prompts, 1)
+    assert first.of_step(3, 8) == items_of_step(prompts, 0, 3, 8)
+    drawn = first.replacements(3, 1, 8)
+    assert drawn == TrainingPrompts(prompts, 0).replacements(3, 1, 8)
+    others = [
+        first.replacements(3, 2, 8),
+        first.replacements(4, 1, 8),
+        second.replacements(3, 1, 8),
+        first.of_step(3, 8),
+    ]
+    assert all(drawn != other for other in others)
+
+
+def test_a_probe_is_no_longer_than_there_are_prompts():
+    prompts = prompts_of(5)
+    assert sorted(p.problem.id for p in TrainingPrompts(prompts, 0).probe(16)) == list("01234")
