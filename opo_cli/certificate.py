@@ -16,6 +16,8 @@ from opo_cli.config import Config
 
 KEY = "off_policy_reasons"
 """Of a step's record: the reasons, a list; empty for an exact step."""
+NOT_RECORDED = "not recorded"
+"""Of steps that a version without certificates has logged."""
 
 
 def off_policy_reasons(
@@ -36,6 +38,7 @@ def off_policy_reasons(
 
     found = {
         "no update": record["num_optimizer_steps"] != 1,
+        "all masked": record["masked"] == 1,
         "older weights": set(versions) != {step},
         "ratio": exceeds("ratio_deviation", bounds.max_ratio_deviation),
         "mismatch": exceeds("sampler_mismatch", bounds.max_mismatch),
@@ -54,19 +57,25 @@ class Certificate:
 
     @property
     def label(self) -> str:
-        if self.num_steps and self.num_exact == self.num_steps:
+        if not self.num_steps:
+            return "no step"
+        if self.num_exact == self.num_steps:
             return "exact on-policy"
+        if self.reasons.get(NOT_RECORDED) == self.num_steps:
+            return NOT_RECORDED
         why = ", ".join(
             reason if count == self.num_steps else f"{reason}: {count}"
             for reason, count in self.reasons.items()
         )
         if not self.num_exact:
-            return f"off-policy ({why})" if why else "no step"
+            return f"off-policy ({why})"
         return f"exact on-policy in {self.num_exact} of {self.num_steps} steps ({why})"
 
     @property
     def share(self) -> str:
-        """`38/40`: exact steps of all."""
+        """`38/40`: exact steps of all; `-` where that was not recorded."""
+        if NOT_RECORDED in self.reasons or not self.num_steps:
+            return "-"
         return f"{self.num_exact}/{self.num_steps}"
 
     def as_record(self) -> dict[str, Any]:
@@ -80,7 +89,7 @@ class Certificate:
 
 def certificate_of(steps: Sequence[Mapping[str, Any]]) -> Certificate:
     """From the records of `steps.jsonl`."""
-    found = [step.get(KEY, ["not recorded"]) for step in steps]
+    found = [step.get(KEY, [NOT_RECORDED]) for step in steps]
     return Certificate(
         num_steps=len(found),
         num_exact=sum(not reasons for reasons in found),

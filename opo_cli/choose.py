@@ -7,6 +7,7 @@ from typing import TypeVar
 from opo_cli.errors import OpoError
 
 Row = TypeVar("Row")
+MOST_NAMES = 20  # More are no help in one line.
 
 
 def choose(name: str, table: Mapping[str, Row], what: str) -> Row:
@@ -21,10 +22,11 @@ def choose(name: str, table: Mapping[str, Row], what: str) -> Row:
 
 
 def did_you_mean(name: str, names: Iterable[str], what: str) -> str:
-    """One line that names the nearest of `names`, or all of them where none is near."""
+    """One line that names the nearest of `names`, or the first of them where none is near."""
     names = list(names)
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
     if near:
         match = next(n for n in names if n.lower() == near[0])
         return f"did you mean '{match}'?"
-    return f"known {what}s: {', '.join(names)}"
+    rest = ", ..." if len(names) > MOST_NAMES else ""
+    return f"known {what}s: {', '.join(names[:MOST_NAMES])}{rest}"

@@ -192,7 +192,7 @@ class Algorithm(Section):
     whiten_advantages: bool = False
     """Shift and scale advantages to mean 0, variance 1 over the step's tokens."""
     gamma: Share = 1.0
-    """Discount per token (critic only)."""
+    """Discount per token, of estimators with rewards to go."""
     gae_lambda: Share = 1.0
     """GAE's lambda (critic only)."""
     critic_learning_rate: Positive = 5e-4
@@ -205,34 +205,46 @@ class Algorithm(Section):
     @property
     def misfit(self) -> tuple[str, str] | None:
         """(why, what fits instead) where the reduction is not the one that estimator and loss are
-        meant for; else None.
+        meant for; else None. (Names of another version fit whatever they like.)
 
         Under sums over tokens a response's gradient has about its length as squared norm, so that
         the best baseline weights it by a growing power of the length; under a mean over its tokens,
-        by a falling one.
+        by a falling one. A mean also makes biased what is unbiased for a sum.
         """
-        loss, advantage = LOSSES[self.loss], ADVANTAGES[self.advantage]
+        loss, advantage = LOSSES.get(self.loss), ADVANTAGES.get(self.advantage)
+        if loss is None or advantage is None:
+            return None
         if loss.reductions is not None and self.reduction not in loss.reductions:
             return (
                 f"the '{self.loss}' loss, whose ratio belongs to a whole response",
                 f"--set algorithm.reduction={loss.reductions[0]}",
             )
         is_power = self.advantage == "length-power"
-        exponent = self.length_exponent if is_power else advantage.length_exponent
-        is_sum = self.reduction in TOKEN_LINEAR
-        if not exponent or (exponent > 0) == is_sum:
-            return None
-        why = f"the '{self.advantage}' baseline: "
-        if is_sum:
+        exponent = self.length_exponent if is_power else advantage.length_exponent or 0.0
+        if self.reduction in TOKEN_LINEAR:
+            if exponent >= 0:
+                return None
             return (
-                why + f"under sums over tokens, weights l^{exponent:g} have the wrong sign",
+                f"the '{self.advantage}' baseline: under sums over tokens, weights l^{exponent:g} "
+                "have the wrong sign",
                 "--set algorithm.length_exponent=1",
             )
-        return (
-            why + "a mean over each response's tokens turns its length weights round",
-            "--set algorithm.reduction=token-mean, or weights that fit: --set "
-            "algorithm.advantage=length-power --set algorithm.length_exponent=-1",
-        )
+        another_sum = "" if loss.reductions else "--set algorithm.reduction=token-mean, or "
+        if exponent > 0:
+            return (
+                f"the '{self.advantage}' baseline: a mean over each response's tokens turns its "
+                "length weights round",
+                f"{another_sum}--set algorithm.advantage=length-power "
+                "--set algorithm.length_exponent=-1, whose weights do",
+            )
+        if advantage.is_unbiased:
+            another_sum = another_sum.replace("token-mean", "seq-mean-token-sum")
+            return (
+                f"the '{self.advantage}' estimator: a mean over each response's tokens makes it "
+                "biased",
+                f"{another_sum}--set algorithm.advantage=mean, which promises nothing else",
+            )
+        return None
 
 
 class Optim(Section):
@@ -408,6 +420,19 @@ def check(config: Config) -> None:
     loss = choose(algorithm.loss, LOSSES, "loss")
     choose(algorithm.reduction, REDUCTIONS, "reduction")
     choose(algorithm.kl_estimator, KL_ESTIMATORS, "KL estimator")
+    if algorithm.gamma != 1 and not advantage.uses_gamma:
+        discounting = [name for name, row in ADVANTAGES.items() if row.uses_gamma]
+        raise OpoError(
+            f"algorithm.gamma = {algorithm.gamma:g}: the '{algorithm.advantage}' estimator has one "
+            "reward per response and discounts nothing",
+            f"--set algorithm.gamma=1; estimators that discount: {', '.join(discounting)}",
+        )
+    if algorithm.kl_in == "reward" and not advantage.takes_kl_in_reward:
+        raise OpoError(
+            f"algorithm.kl_in = 'reward': the '{algorithm.advantage}' estimator divides by the "
+            "group's spread, which would scale the penalty up wherever rewards are equal",
+            "--set algorithm.kl_in=loss --set algorithm.kl_estimator=k2",
+        )
     if advantage.needs_group and rollout.group_size < 2:
         raise OpoError(
             f"rollout.group_size = {rollout.group_size}: the '{algorithm.advantage}' baseline "

@@ -44,6 +44,7 @@ METRICS: dict[str, Metric] = {
     "length": Metric("length", "mean loss tokens per response, EOS included", "tokens", digits=1),
     "length_right": Metric("len right", "mean length of correct responses", "tokens", digits=1),
     "length_wrong": Metric("len wrong", "mean length of the others", "tokens", digits=1),
+    "masked": Metric("masked", "share of trained-on responses without a loss token", "share"),
     "truncated": Metric("truncated", "share of responses cut at max_new_tokens", "share", "lower"),
     "no_answer": Metric(
         "no answer", "share of responses that finished without a box", "share", "lower"
@@ -63,7 +64,7 @@ METRICS: dict[str, Metric] = {
     "num_tokens": Metric("tokens", "response tokens sampled for the step", "tokens", digits=0),
     # --- rewards and advantages: of the batch that was trained on
     "reward": Metric(
-        "reward", "mean over responses of r, as the estimator sees it", "reward", "higher"
+        "reward", "mean over responses of r, shaped and before any KL penalty", "reward", "higher"
     ),
     "advantage": Metric("advantage", "mean over responses of A (of its tokens' mean)", "reward"),
     "advantage_abs": Metric("|A|", "mean over loss tokens of |A|", "reward"),
@@ -73,7 +74,7 @@ METRICS: dict[str, Metric] = {
     "ess_lengths": Metric(
         "ESS lengths", "mean over responses of (sum l)^2/(N sum l^2) of the group", "share"
     ),
-    "length_reward_correlation": Metric(
+    "length_reward_corr": Metric(
         "corr(l, r)", "Pearson's, of length and r, each less its group's mean", ""
     ),
     # --- the policy
@@ -125,13 +126,13 @@ METRICS: dict[str, Metric] = {
     ),
     "policy_shift_token": Metric(
         "shift/tok",
-        "KL(policy before||after the step): token mean of k3, on the same responses",
+        "KL(policy before||after the step): token mean of k3, on measure.responses per prompt",
         "nats/token",
         digits=5,
     ),
     "policy_shift_sequence": Metric(
         "shift/seq",
-        "KL(policy before||after the step): mean over responses of the sum of k3",
+        "KL(policy before||after the step): mean over those responses of the sum of k3",
         "nats/sequence",
         digits=4,
     ),
@@ -155,7 +156,11 @@ METRICS: dict[str, Metric] = {
         "answer H", "entropy of a group's extracted answers, none being one; mean", "nats", "higher"
     ),
     # --- on-policy, ratio and sampler
-    "ratio_deviation": Metric("|rho - 1|", "largest |ratio - 1| of the step", "ratio"),
+    "ratio_deviation": Metric(
+        "|rho - 1|",
+        "largest |pi/pi_old - 1| of a token; 0 by construction where one pass scores both",
+        "ratio",
+    ),
     "clip_fraction": Metric("clipped", "share of loss tokens that were clipped", "share"),
     "clip_fraction_low": Metric("clipped low", "those below the lower bound", "share"),
     "clip_fraction_high": Metric("clipped high", "those above the upper bound", "share"),
@@ -174,8 +179,13 @@ METRICS: dict[str, Metric] = {
     # --- the update
     "surrogate_loss": Metric(
         "surrogate",
-        "the loss that is minimised, mean over updates; no measure of progress: under exact "
-        "on-policy OPO with token-mean it is 0 by construction",
+        "the policy's loss without KL and entropy terms, mean over updates; no measure of "
+        "progress: under exact on-policy OPO with token-mean it is 0 by construction",
+        "reward",
+    ),
+    "kl_loss": Metric(
+        "KL loss",
+        "coefficient x KL term of the loss, reduced likewise, mean over updates",
         "reward",
     ),
     "gradient_norm": Metric("|grad|", "mean over optimizer steps of the norm before clipping", ""),

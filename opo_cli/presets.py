@@ -121,6 +121,11 @@ def validated(tables: Mapping[str, Any]) -> Config:
     return config
 
 
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config with the defaults of keys that the version that wrote it did not have."""
+    return merged(Config(preset="", description="").model_dump(mode="json"), config)
+
+
 def _explained(error: ValidationError) -> OpoError:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]

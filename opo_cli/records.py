@@ -2,8 +2,8 @@
 half of one.
 
 A run folder: `config.json`, `environment.json`, `steps.jsonl` (a line per step), `rollouts/` (the
-ledger), `evals.jsonl` (a line per benchmark and evaluation), `checkpoints/`, and, once training is
-finished, `certificate.json` and `model/`.
+ledger), `evals.jsonl` (a line per benchmark and evaluation), `certificate.json`, `checkpoints/`,
+and `model/` once training is finished.
 """
 
 from __future__ import annotations

@@ -8,7 +8,12 @@ from opo_cli.certificate import KEY, certificate_of, off_policy_reasons
 from opo_cli.presets import resolve
 from opo_cli.report.labels import algorithm_label, training_line
 
-EXACT = {"num_optimizer_steps": 1.0, "ratio_deviation": 0.0, "sampler_mismatch": 5e-6}
+EXACT = {
+    "num_optimizer_steps": 1.0,
+    "masked": 0.0,
+    "ratio_deviation": 0.0,
+    "sampler_mismatch": 5e-6,
+}
 
 
 @pytest.mark.parametrize(
@@ -16,6 +21,7 @@ EXACT = {"num_optimizer_steps": 1.0, "ratio_deviation": 0.0, "sampler_mismatch":
     [
         ({}, {3}, []),
         ({"num_optimizer_steps": 0.0}, {3}, ["no update"]),
+        ({"masked": 1.0}, {3}, ["all masked"]),
         ({}, {2, 3}, ["older weights"]),
         ({"ratio_deviation": 0.01}, {3}, ["ratio"]),
         ({"sampler_mismatch": 0.01}, {3}, ["mismatch"]),
@@ -61,8 +67,8 @@ def steps(*reasons: list[str]) -> list[dict]:
             "2/3",
         ),
         (steps(["8 updates per batch"]), "off-policy (8 updates per batch)", "0/1"),
-        ([{"step": 1}], "off-policy (not recorded)", "0/1"),
-        ([], "no step", "0/0"),
+        ([{"step": 1}], "not recorded", "-"),
+        ([], "no step", "-"),
     ],
 )
 def test_labels(log, label, share):

@@ -73,22 +73,26 @@ def _metrics():
 
 
 def _runs():
+    from opo_cli.certificate import certificate_of
     from opo_cli.records import list_runs
+    from opo_cli.report.labels import algorithm_label
 
     rows = []
     for folder in list_runs():
         config = folder.config()
-        done, total = len(folder.steps()), config["train"]["steps"]
+        steps = folder.steps()
+        done, total = len(steps), config["train"]["steps"]
         rows.append(
             (
                 str(folder.path),
                 config["preset"],
-                config["algorithm"]["name"],
+                algorithm_label(config),
                 str(config["seed"]),
                 "finished" if folder.is_finished else f"step {done} of {total}",
+                certificate_of(steps).share,
             )
         )
-    return ("run", "preset", "algorithm", "seed", "state"), rows
+    return ("run", "preset", "algorithm", "seed", "state", "on-policy"), rows
 
 
 LISTS = {

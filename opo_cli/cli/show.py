@@ -37,6 +37,7 @@ def command(
     from opo_cli.console import out
     from opo_cli.errors import OpoError
     from opo_cli.records import find_run
+    from opo_cli.report.labels import training_line
     from opo_cli.report.show import find_group, print_group, print_lines
 
     picks = [n for n, is_on in {"best": best, "worst": worst, "random": random}.items() if is_on]
@@ -45,9 +46,9 @@ def command(
         given = " and ".join(f"--{name}" for name in asked)
         raise OpoError(f"{given}: one group at a time", f"leave out all but --{asked[0]}")
     folder = find_run(run)
-    estimator = folder.config()["algorithm"]["advantage"]
     lines = find_group(folder.ledger, step, problem, *picks)
     if format is Format.json:
         print_lines(out, lines)
     else:
-        print_group(out, folder.name, estimator, lines, responses)
+        trained = training_line(folder.config(), folder.steps())
+        print_group(out, folder.name, trained, lines, responses)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -69,10 +69,15 @@ class TrainingPrompts:
     def of_step(self, step: int, count: int) -> list[Prompt]:
         return items_of_step(self.prompts, self.seed, step, count)
 
-    def replacements(self, step: int, round: int, count: int) -> list[Prompt]:
-        """For dynamic sampling: others than the step's epoch would give."""
-        generator = np.random.default_rng([REPLACEMENT_STREAM, self.seed, step, round])
-        return [self.prompts[i] for i in generator.integers(len(self.prompts), size=count)]
+    def replacements(self, step: int, round: int, count: int, seen: Set[str]) -> list[Prompt]:
+        """For dynamic sampling: prompts of problems that the step has not `seen`, by id, as long as
+        there are any."""
+        order = np.random.default_rng([REPLACEMENT_STREAM, self.seed, step, round]).permutation(
+            len(self.prompts)
+        )
+        chosen = [self.prompts[i] for i in order]
+        fresh = [prompt for prompt in chosen if prompt.problem.id not in seen]
+        return (fresh or chosen)[:count]
 
     def probe(self, count: int) -> list[Prompt]:
         """The fixed prompts of exact measurements, the same for every seed."""

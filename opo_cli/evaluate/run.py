@@ -13,7 +13,7 @@ from opo_cli.data.prompts import make_prompts
 from opo_cli.data.sources import EVALUATION_STREAM
 from opo_cli.evaluate.estimators import pass_at_k, standard_error
 from opo_cli.grading.pool import Grader
-from opo_cli.model.policy import check_context, score
+from opo_cli.model.policy import check_context, divergence, score
 from opo_cli.model.sequences import Sequences
 from opo_cli.rl.objectives import k1, k3
 from opo_cli.rollout.engine import Engine
@@ -105,17 +105,20 @@ def _behaviour(graded, policy, initial, token_budget: int) -> dict[str, Any]:
         [rollout.token_ids for rollout in rollouts],
         policy.device,
     )
-    scores = score(policy, sequences, token_budget)
-    num_tokens = int(sequences.lengths.sum())
+    num_tokens, num_rows = int(sequences.lengths.sum()), len(rollouts)
     record: dict[str, Any] = {
-        "length": num_tokens / len(rollouts),
-        "truncated": sum(r.finish_reason == "length" for r in rollouts) / len(rollouts),
+        "length": num_tokens / num_rows,
+        "truncated": sum(r.finish_reason == "length" for r in rollouts) / num_rows,
         "reasons": dict(reasons),
         "grader_failures": sum(reasons[reason] for reason in GRADER_FAILURES),
-        "entropy": float(scores.entropy.sum()) / num_tokens,
     }
-    if initial is not None:
-        before = score(initial, sequences, token_budget).logprobs
-        record["kl_k1_sequence"] = float(k1(scores.logprobs - before).sum()) / len(rollouts)
-        record["kl_k3_sequence"] = float(k3(scores.logprobs - before).sum()) / len(rollouts)
-    return record
+    if initial is None:
+        entropy = score(policy, sequences, token_budget).entropy
+        return record | {"entropy": float(entropy.sum()) / num_tokens}
+    found = divergence(policy, initial, sequences, token_budget)
+    return record | {
+        "entropy": float(found.entropy.sum()) / num_tokens,
+        "kl_exact_sequence": float(found.kl.sum()) / num_rows,
+        "kl_k1_sequence": float(k1(found.log_ratio).sum()) / num_rows,
+        "kl_k3_sequence": float(k3(found.log_ratio).sum()) / num_rows,
+    }

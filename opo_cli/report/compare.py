@@ -10,11 +10,12 @@ from typing import Any
 from opo_cli.certificate import Certificate, certificate_of
 from opo_cli.errors import OpoError
 from opo_cli.metrics import METRICS
+from opo_cli.presets import completed
 from opo_cli.records import RunFolder, shaping
 from opo_cli.report.curves import ASCII_BLOCKS, BLOCKS, mean_curve, sparkline
 from opo_cli.report.estimate import Estimate, over_seeds
 from opo_cli.report.labels import algorithm_label
-from opo_cli.report.tables import Report, Table, number, plus_minus
+from opo_cli.report.tables import KL_NOTE, Report, Table, number, plus_minus
 
 CURVE_WIDTH = 40
 MAX_COLUMNS = 3
@@ -25,7 +26,7 @@ BY_ALGORITHM = ("algorithm", "optim")
 """Sections in which algorithms are meant to differ."""
 BEHAVIOUR = {
     "entropy": ("entropy", 3),
-    "kl_k1_sequence": ("KL/seq", 2),
+    "kl_exact_sequence": ("KL/seq", 2),
     "length": ("length", 1),
     "truncated": ("cut", 3),
 }
@@ -87,13 +88,15 @@ def group_runs(folders: Sequence[RunFolder]) -> dict[str, list[Run]]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in shaping(run.config).items() if key != "seed"}
+    return {key: v for key, v in shaping(completed(run.config)).items() if key != "seed"}
 
 
 def differences(groups: dict[str, list[Run]]) -> list[str]:
-    """Lines on what the groups do not share, beside algorithm and optimizer."""
+    """Lines on what the groups do not share; algorithms are meant to differ in some sections."""
     runs = [group[0] for group in groups.values()]
-    flat = [_flat({k: v for k, v in _settings(r).items() if k not in BY_ALGORITHM}) for r in runs]
+    is_ablation = len({run.config["algorithm"]["name"] for run in runs}) < len(runs)
+    left_out = () if is_ablation else BY_ALGORITHM
+    flat = [_flat({k: v for k, v in _settings(r).items() if k not in left_out}) for r in runs]
     lines = []
     for key in dict.fromkeys(key for settings in flat for key in settings):
         values = [settings.get(key) for settings in flat]
@@ -205,8 +208,8 @@ def _behaviour_table(groups: dict[str, list[Run]]) -> Table:
     rows += [[n, certificates[n].share, *cells(runs, "final")] for n, runs in groups.items()]
     head = ["policy", ON_POLICY, *(head for head, _ in BEHAVIOUR.values())]
     note = (
-        "means over the benchmarks' samples; entropy exact, nats per token; KL(policy||initial), "
-        "k1, nats per response; cut: share truncated"
+        f"means over the benchmarks' samples; entropy: exact, nats per token; {KL_NOTE}; "
+        "cut: share truncated"
     )
     return Table("behaviour of the policies", head, rows, note)
 

@@ -9,7 +9,10 @@ from opo_cli.algorithms import ALGORITHMS
 from opo_cli.certificate import certificate_of
 from opo_cli.config import Algorithm
 
-TELLING = ("advantage", "loss", "reduction", "kl_in", "overlong", "tis")
+TELLING = (
+    *("advantage", "loss", "reduction", "kl_in", "kl_estimator", "entropy_coefficient"),
+    *("whiten_advantages", "dual_clip", "tis", "overlong", "max_sampling_rounds"),
+)
 """Settings of an algorithm without which its name would mislead; the certificate tells the rest."""
 
 DEFAULTS = Algorithm()
@@ -24,7 +27,7 @@ def algorithm_label(config: Mapping[str, Any]) -> str:
     settings = config["algorithm"]
     row = ALGORITHMS[settings["name"]].settings if settings["name"] in ALGORITHMS else {}
     known = {key: value for key, value in settings.items() if key in Algorithm.model_fields}
-    algorithm = Algorithm(**known)
+    algorithm = Algorithm.model_construct(**known)  # Another version's names are not ours to judge.
     is_mismatched = algorithm.misfit is not None
     changed = [
         f"{key}={getattr(algorithm, key)}"
@@ -39,7 +42,5 @@ def algorithm_label(config: Mapping[str, Any]) -> str:
 def training_line(config: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> str:
     """One line for a table about one run."""
     certificate = certificate_of(steps)
-    return (
-        f"trained by {algorithm_label(config)}: {certificate.label}; exact on-policy steps: "
-        f"{certificate.share}"
-    )
+    share = f"{certificate.share} exact steps"
+    return f"trained by {algorithm_label(config)}: {certificate.label}, {share}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opo_cli.config import Config
 from opo_cli.rl.advantages import ADVANTAGES
-from opo_cli.rl.objectives import LOSSES, sequence_ratio
+from opo_cli.rl.objectives import LOSSES, policy_gradient, sequence_ratio
 
 
 def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tuple[str, str]]:
@@ -54,9 +54,12 @@ def objective_line(config: Config) -> str:
     """The effective objective in one line."""
     algorithm = config.algorithm
     loss = LOSSES[algorithm.loss]
+    is_score = loss.per_token is policy_gradient and config.has_one_update
     parts = [
-        f"maximise {algorithm.reduction} of {loss.formula}",
+        f"maximise {algorithm.reduction} of {'A log(pi)' if is_score else loss.formula}",
         ADVANTAGES[algorithm.advantage].formula
+        + (f", gamma = {algorithm.gamma:g}" if algorithm.gamma != 1 else "")
+        + (f", lambda = {algorithm.gae_lambda:g}" if algorithm.gae_lambda != 1 else "")
         + (f", c = {algorithm.length_exponent:g}" if algorithm.advantage == "length-power" else "")
         + (", whitened over the step" if algorithm.whiten_advantages else ""),
     ]

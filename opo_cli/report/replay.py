@@ -16,6 +16,7 @@ from opo_cli.errors import OpoError
 from opo_cli.ledger import told
 from opo_cli.presets import validated
 from opo_cli.records import RunFolder
+from opo_cli.report.labels import training_line
 from opo_cli.report.tables import Report, Table, number
 from opo_cli.rl.advantages import ADVANTAGES, Signals
 from opo_cli.rl.estimate import advantages_of, make_signals
@@ -139,8 +140,7 @@ class Replayed:
 
     def add(self, step: int, lines: Sequence[Line], names: Sequence[str]) -> None:
         signals = signals_of(lines, self.algorithm)
-        is_constant = len({line["reward"] for line in lines}) == 1
-        advantages, _ = advantages_of(self.algorithm, signals, is_constant=is_constant)
+        advantages, _ = advantages_of(self.algorithm, signals)
         stored = _padded(lines, "advantages")
         self.differences[step] = (advantages - stored).abs().max().item()
         self.own.add(advantages, signals)
@@ -223,7 +223,9 @@ def _report(folder: RunFolder, replayed: Replayed) -> Report:
     head = ["estimator", "|A|", "right", "wrong", "corr", "flip", "zero", "moved"]
     steps = told(list(replayed.differences))
     title = f"credit by estimator: {folder.name}, {steps}, {len(is_right)} responses"
-    return Report([Table(title, head, rows, _note(algorithm, difference))], records)
+    note = _note(algorithm, difference)
+    note += "\n" + training_line(folder.config(), folder.steps())
+    return Report([Table(title, head, rows, note)], records)
 
 
 def _note(algorithm: Algorithm, difference: float) -> str:

@@ -25,7 +25,6 @@ Line = dict[str, Any]
 """A line of the ledger: one response."""
 PANEL_WIDTH = 36  # Columns: two panels in a terminal of 80.
 ANSWER_WIDTH = 14  # Of an extracted answer in a panel's head: the response below has it whole.
-MANY = 12  # Problems that a hint still names one by one.
 ENTROPY_COLOURS = ((0.1, ""), (0.5, "cyan"), (1.0, "green"), (2.0, "yellow"), (math.inf, "red"))
 """(below so many nats, style): the basic colours, which every terminal has and themes adapt."""
 VERDICTS = {
@@ -89,13 +88,9 @@ def find_group(
             return ledger.read(number, group=group)
     where = told(sorted(searched))
     message = f"no problem '{problem}' in {where} of the ledger"
-    raise OpoError(visible(message), visible(_known(problem, list(known))).replace("\n", " "))
-
-
-def _known(problem: str, known: Sequence[str]) -> str:
-    hint = did_you_mean(problem, known, "problem")
-    is_list = len(known) > MANY and all(name in hint for name in known)
-    return f"known problems: {', '.join(known[:MANY])}, ..." if is_list else hint
+    raise OpoError(
+        visible(message), visible(did_you_mean(problem, known, "problem")).replace("\n", " ")
+    )
 
 
 # --- how it is shown ----------------------------------------------------------------------------
@@ -111,16 +106,14 @@ def visible(text: str, encoding: str = "utf-8") -> str:
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def print_group(
-    console: Console, run: str, estimator: str, lines: Sequence[Line], most: int
-) -> None:
+def print_group(console: Console, run: str, trained: str, lines: Sequence[Line], most: int) -> None:
     """The group for people.
 
     Args:
-        estimator: of the run, that is of the advantages.
+        trained: a line on how, which the advantages follow from.
         most: responses that are shown, half of them from either end; 0: all.
     """
-    _print_head(console, run, estimator, lines)
+    _print_head(console, run, trained, lines)
     ordered = sorted(lines, key=lambda line: (-line["reward"], -line["advantage"]))
     top = len(lines) if most == 0 else (most + 1) // 2
     bottom = max(len(lines) - (most - top), top)
@@ -132,12 +125,11 @@ def print_group(
         console.print(_legend())
 
 
-def _print_head(console: Console, run: str, estimator: str, lines: Sequence[Line]) -> None:
+def _print_head(console: Console, run: str, trained: str, lines: Sequence[Line]) -> None:
     first, encoding = lines[0], console.encoding
-    where = f", step {first['step']}, policy version {first['policy_version']}, estimator "
-    console.print(
-        Text.assemble((visible(run, encoding), "bold"), where, estimator, overflow="fold")
-    )
+    where = f", step {first['step']}, policy version {first['policy_version']}"
+    console.print(Text.assemble((visible(run, encoding), "bold"), where, overflow="fold"))
+    console.print(Text(visible(trained, encoding), "dim", overflow="fold"))
     facts = Table.grid(padding=(0, 1))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")

@@ -19,6 +19,8 @@ from opo_cli.records import RunFolder
 from opo_cli.report.estimate import interval_over_problems
 from opo_cli.report.labels import training_line
 
+KL_NOTE = "KL/seq: KL(policy||initial), exact over the vocabulary, nats per response"
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -114,7 +116,7 @@ def evals_report(records: Sequence[dict[str, Any]], folder: RunFolder | None) ->
     """One row per benchmark of `evaluate`'s records; `folder`: the run behind them, if any."""
     ks = [k for k in records[0]["pass_at_k"] if k != "1"]
     samples = records[0]["num_samples"]
-    has_kl = all("kl_k1_sequence" in record for record in records)
+    has_kl = all("kl_exact_sequence" in record for record in records)
     head = ["benchmark", "problems", f"avg@{samples}", *(f"pass@{k}" for k in ks)]
     head += ["length", "cut", "entropy", *(["KL/seq"] if has_kl else [])]
     rows, tidy = [], []
@@ -128,14 +130,15 @@ def evals_report(records: Sequence[dict[str, Any]], folder: RunFolder | None) ->
             number(record["truncated"]),
             number(record["entropy"]),
         ]
-        cells += [number(record["kl_k1_sequence"])] if has_kl else []
+        cells += [number(record["kl_exact_sequence"])] if has_kl else []
         rows.append(cells)
         flat = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
         flat |= {f"pass@{k}": value for k, value in record["pass_at_k"].items()}
         tidy.append(flat | {"accuracy_95": width})
     failures = sum(record["grader_failures"] for record in records)
     closing = [f"the grader failed on {failures} responses, counted as wrong"] if failures else []
-    note = "± is a 95 % t-interval over problems (samples clustered by problem)"
+    note = "± is a 95 % t-interval over problems (samples clustered by problem); "
+    note += "entropy: exact, nats per token" + (f"; {KL_NOTE}" if has_kl else "")
     if folder is not None:
         config, steps = folder.config(), folder.steps()
         note += "\n" + training_line(config, steps)
@@ -165,6 +168,6 @@ def print_run(console: Console, folder: RunFolder) -> None:
         pairs += [(before[name]["pass_at_k"][k], record["pass_at_k"][k]) for k in ks]
         pairs += [(before[name]["entropy"], record["entropy"])]
         cells = [f"{number(old)} → {number(new)}" for old, new in pairs]
-        rows.append([name, *cells, number(record.get("kl_k1_sequence"))])
-    note = training_line(folder.config(), folder.steps())
+        rows.append([name, *cells, number(record.get("kl_exact_sequence"))])
+    note = f"{KL_NOTE}\n{training_line(folder.config(), folder.steps())}"
     print_tables(console, [Table("initial → final policy", head, rows, note)], "rich")

@@ -5,7 +5,7 @@ baseline of most is a weighted mean b = sum w r / sum w, so that they differ in 
 whether a response counts in its own baseline.
 
 Degenerate cases, the same for every estimator unless its own docstring says otherwise:
-  - all rewards of the group equal -> advantage 0;
+  - all rewards of the group equal -> advantage 0 (a KL penalty in the reward makes them differ);
   - a group of one -> its own reward is its baseline, advantage 0 (as LMOps' OPO; verl returns the
     raw reward, which turns a group estimator into plain REINFORCE unasked);
   - a reward that is not finite, or a response without a loss token (empty, or masked whole) -> the
@@ -288,7 +288,12 @@ def returns_to_go(token_rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Te
 
 
 def reinforce_plus_plus(
-    token_rewards: Tensor, mask: Tensor, gamma: float, all_sum: AllSum = one_rank
+    token_rewards: Tensor,
+    mask: Tensor,
+    gamma: float,
+    all_sum: AllSum = one_rank,
+    *,
+    is_constant: bool = False,
 ) -> Tensor:
     """Rewards to go, whitened over all tokens of the step. arXiv 2501.03262, as in verl.
 
@@ -299,23 +304,34 @@ def reinforce_plus_plus(
     Args:
         token_rewards: (B, T), the KL penalty included where it is in the reward.
         mask: (B, T) bool, tokens that count.
+        is_constant: no response of the step was graded better than another. Then only the mean is
+            taken off: what differs is the KL penalty, which is not to be blown up.
 
     Returns:
         (B, T), zero where masked.
     """
-    return whiten(returns_to_go(token_rewards, mask, gamma), mask, all_sum)
+    returns = returns_to_go(token_rewards, mask, gamma)
+    return whiten(returns, mask, all_sum, scale=not is_constant)
 
 
 def reinforce_plus_plus_baseline(
-    rewards: Tensor, lengths: Tensor, groups: Tensor, mask: Tensor, all_sum: AllSum = one_rank
+    rewards: Tensor,
+    lengths: Tensor,
+    groups: Tensor,
+    mask: Tensor,
+    all_sum: AllSum = one_rank,
+    *,
+    is_constant: bool = False,
 ) -> Tensor:
     """r - mean(r) of the group, whitened over all tokens of the step. arXiv 2501.03262, as in verl.
 
     The whitening takes off the mean over tokens, so that a group of equal rewards, or of one, keeps
-    a small advantage; only a step of such groups has none. (B,) each, mask (B, T) -> (B, T).
+    a small advantage; only a step of such groups has none. `is_constant` as in
+    `reinforce_plus_plus`. (B,) each, mask (B, T) -> (B, T).
     """
     centred = mean(rewards, lengths, groups)[:, None] * mask
-    return whiten(centred, mask & counts(rewards, lengths)[:, None], all_sum)
+    mask = mask & counts(rewards, lengths)[:, None]
+    return whiten(centred, mask, all_sum, scale=not is_constant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,6 +354,8 @@ class Signals:
     """(B, T) 1 - 2 pi_t + sum_v pi_v^2 at rollout weights, where an estimator needs them."""
     greedy_rewards: Tensor | None = None
     """(B,) of the greedy response to the row's prompt, likewise."""
+    is_constant: bool = False
+    """No response of the step was graded better than another (whatever a KL penalty adds)."""
     gamma: float = 1.0
     gae_lambda: float = 1.0
     length_exponent: float = 1.0
@@ -375,6 +393,12 @@ class Advantage:
     needs_critic: bool = False
     needs_logit_norms: bool = False
     needs_greedy: bool = False
+    uses_gamma: bool = False
+    """It discounts rewards to go."""
+    takes_kl_in_reward: bool = True
+    """False: it would scale a KL penalty up to the size of a reward."""
+    is_unbiased: bool = False
+    """E[A grad log pi] is the gradient of the expected reward; a mean over tokens spoils that."""
     length_exponent: float | None = None
     """The power of the length by which its baseline weights responses; None: it has no such
     weights. (`length-power` takes it from `algorithm.length_exponent`.)"""
@@ -391,6 +415,7 @@ ADVANTAGES: dict[str, Advantage] = {
         formula="A = r",
         source="REINFORCE, Williams 1992",
         needs_group=False,
+        is_unbiased=True,
     ),
     "mean": Advantage(
         estimate=lambda s: s.over_tokens(mean(s.rewards, s.lengths, s.groups)),
@@ -401,6 +426,7 @@ ADVANTAGES: dict[str, Advantage] = {
         estimate=lambda s: s.over_tokens(rloo(s.rewards, s.lengths, s.groups)),
         formula="A = r - mean(r of the others)",
         source="RLOO, arXiv 2402.14740",
+        is_unbiased=True,
     ),
     "opo": Advantage(
         estimate=lambda s: s.over_tokens(opo(s.rewards, s.lengths, s.groups)),
@@ -412,6 +438,7 @@ ADVANTAGES: dict[str, Advantage] = {
         estimate=lambda s: s.over_tokens(opo_leave_one_out(s.rewards, s.lengths, s.groups)),
         formula="A = r - sum(l r)/sum(l) of the others",
         source="leave-one-out form of OPO, arXiv 2505.23585",
+        is_unbiased=True,
         length_exponent=1,
     ),
     "opo-batch": Advantage(
@@ -455,6 +482,7 @@ ADVANTAGES: dict[str, Advantage] = {
         estimate=lambda s: s.over_tokens(grpo(s.rewards, s.lengths, s.groups)),
         formula="A = (r - mean(r))/std(r)",
         source="GRPO, arXiv 2402.03300",
+        takes_kl_in_reward=False,
     ),
     "gpg": Advantage(
         estimate=lambda s: s.over_tokens(gpg(s.rewards, s.lengths, s.groups, s.all_sum)),
@@ -465,25 +493,31 @@ ADVANTAGES: dict[str, Advantage] = {
         estimate=lambda s: s.over_tokens(shrinkage(s.rewards, s.lengths, s.groups, s.all_sum)),
         formula="A = r - [(1-lambda) mean(r of the others) + lambda mean(other prompts)]",
         source="shrinkage baselines, arXiv 2511.03710",
+        is_unbiased=True,
     ),
     "reinforce++": Advantage(
-        estimate=lambda s: reinforce_plus_plus(s.live_rewards, s.live, s.gamma, s.all_sum),
+        estimate=lambda s: reinforce_plus_plus(
+            s.live_rewards, s.live, s.gamma, s.all_sum, is_constant=s.is_constant
+        ),
         formula="A_t = R_t, whitened over the step's tokens",
         source="REINFORCE++, arXiv 2501.03262",
         needs_group=False,
+        uses_gamma=True,
         length_exponent=1,
     ),
     "reinforce++-baseline": Advantage(
         estimate=lambda s: reinforce_plus_plus_baseline(
-            s.rewards, s.lengths, s.groups, s.mask, s.all_sum
+            s.rewards, s.lengths, s.groups, s.mask, s.all_sum, is_constant=s.is_constant
         ),
         formula="A = r - mean(r), whitened over the step's tokens",
         source="REINFORCE++-baseline, arXiv 2501.03262",
+        length_exponent=1,
     ),
     "remax": Advantage(
         estimate=lambda s: s.over_tokens(remax(s.rewards, s.lengths, s.greedy_rewards)),
         formula="A = r - r(greedy)",
         source="ReMax, arXiv 2310.10505",
+        is_unbiased=True,
         needs_group=False,
         needs_greedy=True,
     ),
@@ -495,5 +529,6 @@ ADVANTAGES: dict[str, Advantage] = {
         source="PPO, arXiv 1707.06347; GAE, arXiv 1506.02438",
         needs_group=False,
         needs_critic=True,
+        uses_gamma=True,
     ),
 }

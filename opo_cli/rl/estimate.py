@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from opo_cli.rl.advantages import ADVANTAGES, Signals
 from opo_cli.rl.objectives import KL_ESTIMATORS, log_ratio
-from opo_cli.rl.stats import AllSum, one_rank, whiten
+from opo_cli.rl.stats import AllMax, AllSum, one_rank, whiten
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ def make_signals(
     logit_norms: Tensor | None,
     greedy_rewards: Tensor | None,
     all_sum: AllSum = one_rank,
+    all_max: AllMax = one_rank,
 ) -> Signals:
     """What the estimators may look at; a KL penalty in the reward is taken off here.
 
@@ -46,6 +47,9 @@ def make_signals(
     if algorithm.kl_in == "reward":
         kl = KL_ESTIMATORS[algorithm.kl_estimator](log_ratio(old_logprobs, reference_logprobs))
         token_rewards = token_rewards - algorithm.kl_coefficient * kl * mask
+    spread = rewards.new_tensor([float("-inf")] * 2)
+    if len(graded := rewards[(lengths > 0) & rewards.isfinite()]):
+        spread = graded.new_tensor([graded.max().item(), -graded.min().item()])
     return Signals(
         rewards=token_rewards.sum(-1),
         lengths=lengths.float(),
@@ -55,6 +59,7 @@ def make_signals(
         values=values,
         logit_norms=logit_norms,
         greedy_rewards=greedy_rewards,
+        is_constant=not bool(all_max(spread).sum() > 0),
         gamma=algorithm.gamma,
         gae_lambda=algorithm.gae_lambda,
         length_exponent=algorithm.length_exponent,
@@ -62,16 +67,13 @@ def make_signals(
     )
 
 
-def advantages_of(
-    algorithm: Algorithm, signals: Signals, *, is_constant: bool
-) -> tuple[Tensor, Tensor]:
+def advantages_of(algorithm: Algorithm, signals: Signals) -> tuple[Tensor, Tensor]:
     """(B, T) the algorithm's advantages, whitened where it says so, and before that.
 
-    Args:
-        is_constant: all rewards of the step are equal; then nothing is whitened, because what is
-            left is the critic's error, which is not to be blown up.
+    Nothing is whitened where all rewards of the step are equal: what is left is the critic's error
+    and the KL penalty, which are not to be blown up.
     """
     raw = ADVANTAGES[algorithm.advantage].estimate(signals)
-    if algorithm.whiten_advantages and not is_constant:
+    if algorithm.whiten_advantages and not signals.is_constant:
         return whiten(raw, signals.live, signals.all_sum), raw
     return raw, raw

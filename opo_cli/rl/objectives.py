@@ -36,7 +36,7 @@ def token_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
 def sequence_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     """s = exp(mean over the response of log rho), on each of its tokens. (B, T) -> (B, T).
 
-    GSPO, arXiv 2507.18071. In the token's form s sg(pi_t / pi_t): each token carries its own
+    GSPO, arXiv 2507.18071, in the token's form sg(s) pi_t / sg(pi_t): each token carries its own
     gradient, and under a mean over tokens they add up to that of s.
     """
     own = log_ratio(logprobs, old_logprobs) * mask
@@ -120,7 +120,7 @@ Sides = tuple["Tensor", "Tensor"]
 def never_clipped(ratio: Tensor, advantages: Tensor, clip: Clip) -> Sides:
     """(B, T) bool, twice: no token, on either side."""
     del advantages, clip
-    return (ratio != ratio,) * 2
+    return (ratio.new_zeros(ratio.shape).bool(),) * 2
 
 
 def clipped_gradients(ratio: Tensor, advantages: Tensor, clip: Clip) -> Sides:
@@ -160,7 +160,7 @@ class Loss:
 
 LOSSES: dict[str, Loss] = {
     "policy-gradient": Loss(
-        per_token=policy_gradient, formula="A log(pi)", source="REINFORCE, Williams 1992"
+        per_token=policy_gradient, formula="A rho", source="REINFORCE, Williams 1992"
     ),
     "ppo-clip": Loss(
         per_token=ppo_clip,

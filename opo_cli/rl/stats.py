@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
 AllSum = Callable[["Tensor"], "Tensor"]
 """Sums a tensor over all ranks, element by element."""
+AllMax = AllSum
+"""Takes the maximum over all ranks, likewise."""
 
 
 def one_rank(x: Tensor) -> Tensor:
-    """The `AllSum` of a single rank."""
+    """The `AllSum` and `AllMax` of a single rank."""
     return x
 
 
@@ -59,12 +61,13 @@ def effective_sample_size(total: float, squares: float, count: float) -> float |
     return total**2 / squares / count if squares and count else None
 
 
-def whiten(x: Tensor, mask: Tensor, all_sum: AllSum = one_rank) -> Tensor:
+def whiten(x: Tensor, mask: Tensor, all_sum: AllSum = one_rank, *, scale: bool = True) -> Tensor:
     """Mean 0 and variance 1 over all unmasked tokens of all ranks (as verl: ddof 1, 1e-8 added).
 
     Args:
         x, mask: (B, T); mask is bool.
         all_sum: the sum over ranks.
+        scale: False takes off the mean alone.
 
     Returns:
         (B, T), zero where masked. A constant `x` becomes 0.
@@ -73,5 +76,7 @@ def whiten(x: Tensor, mask: Tensor, all_sum: AllSum = one_rank) -> Tensor:
     kept = x.where(mask, x.new_zeros(())).double()
     count, total = all_sum(kept.new_tensor([float(mask.sum()), float(kept.sum())])).unbind()
     centred = (kept - total / count.clamp(min=1)) * mask
+    if not scale:
+        return centred.to(x.dtype)
     square = all_sum(centred.square().sum())
     return (centred * (square / (count - 1).clamp(min=1) + 1e-8).rsqrt()).to(x.dtype)

@@ -104,9 +104,6 @@ class Trainer:
             self.folder.keep_steps(done)
             self.engine.load_weights(self.learner.policy, done)
             self._train(done, grader, interrupts)
-            certificate = certificate_of(self.folder.steps()).as_record()
-            bounds = self.config.certificate.model_dump()
-            write_json(self.folder.path / "certificate.json", {**certificate, "bounds": bounds})
             final = self._evaluate("final policy", grader) if self.config.eval.benchmarks else []
             self.folder.write_evals(
                 [{"policy": "initial", "step": 0, **record} for record in initial]
@@ -149,7 +146,8 @@ class Trainer:
                         self._check_step(record)
                         if done % every == 0 or done == total:
                             self._checkpoint(done)
-                    failures += sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
+                    failed = sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
+                    failures += failed * record["num_sampled_groups"]
                     warned |= self._warn_off_policy(record, warned)
         except Interrupted as signal:
             is_saved = not done or checkpoint_path(self.folder.checkpoints, done).exists()
@@ -157,7 +155,7 @@ class Trainer:
                 self._checkpoint(done)
             raise
         if failures:
-            count = round(failures * self.config.num_rows)
+            count = round(failures * self.config.rollout.group_size)
             warn(f"the grader failed on {count} responses, which earned no reward: see steps.jsonl")
 
     def _keep_rollouts(self, result: StepResult) -> float:
@@ -191,13 +189,18 @@ class Trainer:
             return set()
         reasons = set(record[KEY]) - warned
         if reasons:
+            largest = record["sampler_mismatch"]
+            told = "not finite" if largest is None else f"{largest:.2g} nats"
             warn(
                 f"step {record['step']} is not exact on-policy: {', '.join(sorted(reasons))} "
-                f"(|dlogp| at most {record['sampler_mismatch']:.2g} nats); later ones are counted"
+                f"(largest |dlogp| {told}); later ones are counted"
             )
         return reasons
 
     def _checkpoint(self, step: int) -> None:
+        certificate = certificate_of(self.folder.steps()).as_record()
+        bounds = self.config.certificate.model_dump()
+        write_json(self.folder.path / "certificate.json", {**certificate, "bounds": bounds})
         save_checkpoint(self.folder.checkpoints, self.learner, step, self.config.checkpoint.keep)
 
     def _check_base(self) -> None:

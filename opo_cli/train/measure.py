@@ -90,8 +90,15 @@ def measure_ratio(batch: Batch, ratio: Tensor, sides: Sides, meter: Meter) -> No
         clip_fraction_low=Mean(below, num_tokens),
         clip_fraction_high=Mean(above, num_tokens),
     )
-    meter.largest(ratio_deviation=((ratio - 1).abs() * mask).max().item())
     meter.sample_size(ess_ratio=ratio[mask])
+
+
+def measure_deviation(batch: Batch, logprobs: Tensor, meter: Meter) -> None:
+    """Against the old logprobs, also where the loss's own ratio is 1 by construction: there they
+    come from another forward pass at the same weights, if there was one."""
+    old = logprobs if batch.old_logprobs is None else batch.old_logprobs
+    deviation = (logprobs - old).detach().exp() - 1
+    meter.largest(ratio_deviation=(deviation.abs() * batch.loss_mask).max().item())
 
 
 class HalfBatches:
@@ -207,22 +214,23 @@ def measure_advantages(batch: Batch, meter: Meter) -> None:
     gap = opo(batch.rewards, loss_lengths, groups)
     counted, squares = group_sum(loss_lengths, groups), group_sum(loss_lengths.square(), groups)
     size = group_sum((loss_lengths > 0).float(), groups)
-    share = counted.square() / (squares * size).clamp(min=1)
+    share = (counted.square() / (squares * size).clamp(min=1))[loss_lengths > 0]
     per_row = batch.advantages.sum(-1) / lengths.clamp(min=1)
     meter.mean(
         reward=Mean(batch.rewards.sum().item(), num_rows),
         advantage=Mean(per_row.sum().item(), num_rows),
         advantage_abs=Mean(batch.advantages.abs().sum().item(), float(loss_lengths.sum())),
         baseline_gap=Mean(gap.sum().item(), float((loss_lengths > 0).sum())),
-        ess_lengths=Mean(share.sum().item(), num_rows),
-        length_reward_correlation=Mean(group_correlation(lengths, batch.rewards, groups).item(), 1),
+        ess_lengths=Mean(share.sum().item(), len(share)),
+        masked=Mean(float((loss_lengths == 0).sum()), num_rows),
+        length_reward_corr=Mean(group_correlation(lengths, batch.rewards, groups).item(), 1),
     )
     if batch.returns is not None:
         mask = batch.loss_mask
         target, error = batch.returns[mask], (batch.returns - batch.values)[mask]
-        variance = target.var().item()
+        variance = target.var(correction=0).item() if len(target) else 0.0
         if variance > 0:
-            meter.mean(explained_variance=Mean(1 - error.var().item() / variance, 1))
+            meter.mean(explained_variance=Mean(1 - error.var(correction=0).item() / variance, 1))
 
 
 def measure_diversity(graded: Sequence[GradedGroup], meter: Meter) -> None:

@@ -11,7 +11,7 @@ from opo_cli.config import Config
 from opo_cli.data.benchmarks import check_names
 from opo_cli.data.prompts import TEMPLATES
 from opo_cli.errors import OpoError
-from opo_cli.presets import resolve, validated
+from opo_cli.presets import completed, resolve, validated
 from opo_cli.records import RUNS, RunFolder, digest, environment, shaping, write_json
 
 
@@ -83,7 +83,8 @@ def _is_unused(path: Path) -> bool:
 
 def difference_from(config: Config, folder: RunFolder) -> str:
     """The first setting that shapes results in which a run differs from `config`, in words."""
-    return first_difference(shaping(folder.config()), shaping(config.model_dump(mode="json")))
+    there, here = completed(folder.config()), config.model_dump(mode="json")
+    return first_difference(shaping(there), shaping(here))
 
 
 def check_writable(path: Path) -> None:

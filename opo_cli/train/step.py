@@ -33,6 +33,7 @@ from opo_cli.train.measure import (
     Meter,
     measure_advantages,
     measure_critic,
+    measure_deviation,
     measure_diversity,
     measure_grades,
     measure_kl,
@@ -41,7 +42,7 @@ from opo_cli.train.measure import (
     measure_scores,
     measure_shift,
 )
-from opo_cli.types import GradedGroup, Mean, Prompt, Sampling
+from opo_cli.types import GradedGroup, Mean, Sampling
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,10 +104,10 @@ def training_step(
     clock, meter = Clock(), Meter()
     measures = bool(config.measure.every) and step % config.measure.every == 0
     graded, sampled = sample_groups(step, prompts, config, engine, grader, clock, progress)
+    batch = collate(graded, learner.policy.device)
+    if ADVANTAGES[config.algorithm.advantage].needs_greedy:
+        batch = with_greedy_rewards(batch, graded, config, engine, grader, clock)
     with clock.phase("score"):
-        batch = collate(graded, learner.policy.device)
-        if ADVANTAGES[config.algorithm.advantage].needs_greedy:
-            batch = with_greedy_rewards(batch, graded, config, engine, grader)
         batch = score_batch(shaped(batch, config), config, learner)
         batch = with_advantages(batch, config)
     with clock.phase("measure"):
@@ -175,9 +176,10 @@ def sample_groups(
     sampled: list[GradedGroup] = []
     for round in range(rounds):
         missing = count - len(telling)
-        drawn = (
-            prompts.replacements(step, round, missing) if round else prompts.of_step(step, count)
-        )
+        drawn = prompts.of_step(step, count)
+        if round:
+            seen = {group.group.prompt.problem.id for group in sampled}
+            drawn = prompts.replacements(step, round, missing, seen)
         with clock.phase("rollout"):
             groups = engine.generate(
                 drawn,
@@ -201,14 +203,21 @@ def has_both_outcomes(group: GradedGroup) -> bool:
 
 
 def with_greedy_rewards(
-    batch: Batch, graded: Sequence[GradedGroup], config: Config, engine: Engine, grader: Grader
+    batch: Batch,
+    graded: Sequence[GradedGroup],
+    config: Config,
+    engine: Engine,
+    grader: Grader,
+    clock: Clock,
 ) -> Batch:
     """ReMax's baseline: one greedy response per prompt, graded and shaped as the others are."""
     greedy = Sampling(
         num_responses=1, max_new_tokens=config.rollout.max_new_tokens, temperature=0.0
     )
-    prompts: list[Prompt] = [group.group.prompt for group in graded]
-    answers = grader.grade(engine.generate(prompts, greedy, stream=(0,)))
+    with clock.phase("rollout"):
+        groups = engine.generate([group.group.prompt for group in graded], greedy, stream=(0,))
+    with clock.phase("grade"):
+        answers = grader.grade(groups)
     rewards = shaped(collate(answers, batch.rewards.device), config).rewards
     return batch.with_(greedy_rewards=rewards[batch.groups])
 
@@ -270,9 +279,9 @@ def with_advantages(batch: Batch, config: Config) -> Batch:
         logit_norms=batch.logit_norms,
         greedy_rewards=batch.greedy_rewards,
         all_sum=all_sum,
+        all_max=all_max,
     )
-    spread = all_max(torch.stack([batch.rewards.max(), -batch.rewards.min()])).sum()
-    advantages, raw = advantages_of(config.algorithm, signals, is_constant=bool(spread <= 0))
+    advantages, raw = advantages_of(config.algorithm, signals)
     returns = None if batch.values is None else raw + batch.values
     return batch.with_(advantages=advantages, returns=returns)
 
@@ -295,9 +304,12 @@ def minibatches(batch: Batch, step: int, config: Config) -> Iterator[Batch]:
 
 
 def halves(minibatch: Batch) -> list[tuple[Tensor, int]]:
-    """(row indices, number of groups) of each half of the groups; one part for a single group."""
+    """(row indices, number of groups) of each half of the groups; one part for a single group.
+
+    Every other group, as dynamic sampling puts those without signal last.
+    """
     groups = minibatch.groups.unique()
-    parts = [part for part in groups.tensor_split(2) if len(part)]
+    parts = [part for part in (groups[::2], groups[1::2]) if len(part)]
     return [(torch.isin(minibatch.groups, part).nonzero().squeeze(-1), len(part)) for part in parts]
 
 
@@ -341,6 +353,8 @@ def update(
             apply_gradients(learner.critic, learner.critic_optimizer, config)
         is_finite = bool(norm.isfinite())
         meter.mean(surrogate_loss=Mean(0.0, 1))
+        if config.algorithm.kl_in == "loss":
+            meter.mean(kl_loss=Mean(0.0, 1))
         meter.sum(num_optimizer_steps=is_finite, num_skipped_updates=not is_finite)
         if is_finite:
             meter.mean(gradient_norm=Mean(norm.item(), 1))
@@ -385,14 +399,17 @@ def policy_loss(
     surrogate = (per_token * weights).sum()
     meter.mean(surrogate_loss=Mean(surrogate.item(), 0))  # Counted once per optimizer step.
     measure_ratio(batch, ratio, loss.clipped(ratio.detach(), batch.advantages, clip), meter)
-    extra = torch.zeros_like(per_token)
+    measure_deviation(batch, scores.logprobs, meter)
+    total = surrogate
     if algorithm.kl_in == "loss":
         kl = objectives.KL_ESTIMATORS[algorithm.kl_estimator]
         log_ratio = objectives.log_ratio(scores.logprobs, batch.reference_logprobs)
-        extra = extra + algorithm.kl_coefficient * kl(log_ratio)
+        kl_loss = algorithm.kl_coefficient * (kl(log_ratio) * weights).sum()
+        meter.mean(kl_loss=Mean(kl_loss.item(), 0))
+        total = total + kl_loss
     if algorithm.entropy_coefficient:
-        extra = extra - algorithm.entropy_coefficient * scores.entropy
-    return surrogate + (extra * weights).sum(), scores
+        total = total - algorithm.entropy_coefficient * (scores.entropy * weights).sum()
+    return total, scores
 
 
 def critic_loss(

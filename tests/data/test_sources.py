@@ -82,15 +82,23 @@ def test_replacements_follow_from_seed_step_and_round():
     prompts = prompts_of(100)
     first, second = TrainingPrompts(prompts, 0), TrainingPrompts(prompts, 1)
     assert first.of_step(3, 8) == items_of_step(prompts, 0, 3, 8)
-    drawn = first.replacements(3, 1, 8)
-    assert drawn == TrainingPrompts(prompts, 0).replacements(3, 1, 8)
+    drawn = first.replacements(3, 1, 8, set())
+    assert drawn == TrainingPrompts(prompts, 0).replacements(3, 1, 8, set())
     others = [
-        first.replacements(3, 2, 8),
-        first.replacements(4, 1, 8),
-        second.replacements(3, 1, 8),
+        first.replacements(3, 2, 8, set()),
+        first.replacements(4, 1, 8, set()),
+        second.replacements(3, 1, 8, set()),
         first.of_step(3, 8),
     ]
     assert all(drawn != other for other in others)
+
+
+def test_replacements_are_others_as_long_as_there_are_any():
+    source = TrainingPrompts(prompts_of(10), 0)
+    seen = {str(i) for i in range(7)}
+    assert sorted(p.problem.id for p in source.replacements(0, 1, 3, seen)) == ["7", "8", "9"]
+    assert len(source.replacements(0, 1, 5, seen)) == 3
+    assert len(source.replacements(0, 1, 4, {str(i) for i in range(10)})) == 4
 
 
 def test_a_probe_is_no_longer_than_there_are_prompts():

@@ -21,7 +21,7 @@ def record(benchmark: str, policy: str, accuracy: float) -> dict:
         "accuracy": accuracy,
         "pass_at_k": {"1": accuracy, "4": min(1.0, 2 * accuracy)},
         "entropy": 0.5,
-        "kl_k1_sequence": 1.0,
+        "kl_exact_sequence": 1.0,
         "length": 20.0,
         "truncated": 0.0,
     }
@@ -79,8 +79,8 @@ def test_a_description_makes_no_difference(make_run):
 
 
 def test_a_changed_estimator_stands_in_the_label(make_run):
-    runs = [make_run("x"), make_run("y", algorithm="grpo", sets=["algorithm.advantage=rloo"])]
-    assert list(group_runs(runs)) == ["opo", "grpo advantage=rloo"]
+    runs = [make_run("x"), make_run("y", algorithm="grpo", sets=["algorithm.advantage=mean"])]
+    assert list(group_runs(runs)) == ["opo", "grpo advantage=mean"]
 
 
 def test_what_is_not_shared_is_told(make_run):

@@ -132,7 +132,7 @@ def test_a_problem_of_many_is_named_by_a_few(ledger):
     write(ledger, 3, *(group_of(n, f"problem-{n}", 1, 0) for n in range(50)))
     with pytest.raises(OpoError) as caught:
         find_group(ledger, 3, "zzz")
-    assert len(caught.value.hint) < 200
+    assert len(caught.value.hint) < 300
 
 
 # --- what is shown ------------------------------------------------------------------------------
@@ -278,6 +278,6 @@ def test_a_real_run_fits_80_columns_without_colour(base, run_opo):
     assert result.returncode == 0, result.stderr
     assert ESCAPE not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
-    assert result.stdout.startswith("run, step 2, policy version 1, estimator opo")
+    assert result.stdout.startswith("run, step 2, policy version 1\ntrained by opo: exact")
     assert result.stdout.count("╭") == 8
     assert result.stdout.count("<eos>") >= 1

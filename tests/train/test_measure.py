@@ -244,7 +244,7 @@ def test_a_constant_reward_has_no_correlation_with_length(graded, policy_and_tok
     config, meter = config_of(), Meter()
     batch = batch_of(graded, config, learner_of(config, policy_and_tokenizer[0]))
     measure_advantages(batch.with_(rewards=torch.ones_like(batch.rewards)), meter)
-    assert meter.values()["length_reward_correlation"] is None
+    assert meter.values()["length_reward_corr"] is None
 
 
 def test_mismatch_is_measured_raw(graded, policy_and_tokenizer):

@@ -106,7 +106,7 @@ def test_a_finished_run_holds_what_it_should(base, tmp_path, run_opo):
     assert certificate["label"] == "exact on-policy"
     assert certificate["num_exact_steps"] == certificate["num_steps"] == 6
     assert certificate["bounds"]["max_mismatch"] == 1e-3
-    assert "exact on-policy steps: 6/6" in result.stdout
+    assert "trained by opo: exact on-policy, 6/6 exact steps" in result.stdout
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["versions"]["torch"] == torch.__version__
     assert environment["seed"] == 0

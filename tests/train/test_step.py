@@ -328,6 +328,7 @@ def test_dynamic_sampling_replaces_groups_without_both_outcomes(prompts, engine)
     assert sampled[: len(plain)] == plain  # The first round is the step that all algorithms see.
     again, _ = sampled_by(config, prompts, engine)
     assert again == groups
+    assert len({group.group.prompt.problem.id for group in sampled}) == len(prompts)
     streams = {rollout.token_ids for group in sampled for rollout in group.group.rollouts}
     assert len(streams) > len(sampled) * 3  # Replacements draw from streams of their own.
 
@@ -374,7 +375,7 @@ def test_the_greedy_reward_is_that_of_the_most_probable_tokens(
     ]
     batch = collate(groups, torch.device("cpu"))
     with Grader(config.grading) as grader:
-        batch = with_greedy_rewards(batch, groups, config, engine, grader)
+        batch = with_greedy_rewards(batch, groups, config, engine, grader, Clock())
     per_group = batch.greedy_rewards.view(NUM_PROMPTS, GROUP_SIZE)
     assert per_group[:, 0].tolist() == [float(answer is not None) for answer in answers]
     assert (per_group == per_group[:, :1]).all()
