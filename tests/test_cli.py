@@ -52,6 +52,12 @@ MISTAKES = [
         "--set algorithm.reduction=token-mean",
     ),
     ("train -a gspo --set algorithm.reduction=token-mean", "the 'gspo' loss", "seq-mean-token"),
+    ("train --set algorithm.gamma=0.9", "the 'opo' estimator has one reward", "gae"),
+    (
+        "train -a grpo --set algorithm.kl_in=reward",
+        "the 'grpo' estimator divides by the group's spread",
+        "kl_in=loss",
+    ),
     ("train --set algorithm.dual_clip=1.1", "algorithm.dual_clip = 1.1", "dual_clip=3"),
     ("train --set algorithm.dual_clip=3", "dual_clip = 3: the 'policy-gradient' loss", "ppo-clip"),
     ("train --set algorithm.length_exponent=9", "algorithm.length_exponent = 9", "Power of the"),

@@ -118,6 +118,13 @@ POWER = "algorithm.advantage=length-power"
         [MEAN, "algorithm.advantage=logit-proxy"],
         [MEAN, "algorithm.advantage=otb"],
         [MEAN, "algorithm.advantage=reinforce++"],
+        [MEAN, "algorithm.advantage=reinforce++-baseline"],
+        [MEAN, "algorithm.advantage=rloo"],
+        [MEAN, "algorithm.advantage=remax"],
+        [MEAN, "algorithm.advantage=shrinkage"],
+        [MEAN, "algorithm.advantage=none"],
+        [MEAN, "algorithm.loss=gspo"],
+        [MEAN, "algorithm.loss=gspo", "algorithm.advantage=rloo"],
         [MEAN, POWER],
         [SUM, POWER, "algorithm.length_exponent=-1.0"],
         [SUM, "algorithm.loss=gspo", "algorithm.advantage=grpo"],
@@ -129,9 +136,9 @@ def test_a_mismatched_reduction_is_refused_unless_asked_for(changes):
         resolve("tiny", overrides=changes)
     allowed = resolve("tiny", overrides=[*changes, "algorithm.allow_mismatched_reduction=true"])
     assert "MISMATCHED" in objective_line(allowed)
-    alternative = caught.value.hint.partition("; or")[0].partition(", or")[0]
+    alternative = caught.value.hint.partition("; or")[0].partition(",")[0]
     assert alternative.startswith("--set ")
-    resolve("tiny", overrides=[*changes, alternative.removeprefix("--set ")])
+    resolve("tiny", overrides=[*changes, *alternative.removeprefix("--set ").split(" --set ")])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.grader import last_box
 from opo_cli.grading.pool import Grader
 from opo_cli.metrics import METRICS
+from opo_cli.model.policy import score
 from opo_cli.presets import resolve
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.objectives import LOSSES, REDUCTIONS
@@ -307,6 +308,71 @@ def test_tis_weights_come_from_the_sampler(graded, policy_and_tokenizer):
     capped = batch.with_(sampler_logprobs=batch.sampler_logprobs - math.log(8) * batch.mask)
     most = gradients(capped, config, learner)
     assert (most - 2 * exact).norm() < 1e-4 * exact.norm()
+
+
+# --- what must not be blown up, or go unseen --------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce++", "reinforce++-baseline", "ppo", "rloo"])
+def test_a_kl_penalty_alone_stays_as_small_as_it_is(algorithm, graded, policy_and_tokenizer):
+    """Every response is wrong: whitening would make the penalty look like a reward."""
+    wrong = Grade(reward=0.0, correct=False, extracted=None, reason="no-answer")
+    same = [GradedGroup(group=g.group, grades=(wrong,) * GROUP_SIZE) for g in graded]
+    config = config_of(algorithm, "algorithm.kl_in=reward", "algorithm.kl_coefficient=0.001")
+    learner = learner_of(config, policy_and_tokenizer[0])
+    with torch.no_grad():
+        for parameter in learner.reference.parameters():
+            parameter.mul_(0.9)
+    batch = scored(same, config, learner)
+    assert 0 < batch.advantages.abs().max() < 0.1
+
+
+def test_whitening_looks_at_trained_rows_alone(graded, policy_and_tokenizer):
+    """One masked row of another reward is no signal."""
+    config = config_of("ppo", "algorithm.kl_coefficient=0")
+    learner = learner_of(config, policy_and_tokenizer[0])
+    batch = collate(graded, torch.device("cpu"))
+    is_trained = torch.arange(len(batch)) > 0
+    batch = batch.with_(rewards=(~is_trained).float(), is_trained=is_trained)
+    batch = with_advantages(score_batch(batch, config, learner), config)
+    assert not batch.advantages.any()
+
+
+def test_a_trainer_that_differs_from_its_own_scores_is_seen(graded, policy_and_tokenizer):
+    """Where the old logprobs come from a pass of their own, the ratio is held against them."""
+    config, meter = config_of("otb"), Meter()
+    learner = learner_of(config, policy_and_tokenizer[0])
+    batch = scored(graded, config, learner)
+    update(batch.with_(old_logprobs=batch.old_logprobs * 1.5), 0, config, learner, meter)
+    assert meter.values()["ratio_deviation"] > 0.1
+    exact = Meter()
+    update(scored(graded, config, learner), 0, config, learner, exact)
+    assert exact.values()["ratio_deviation"] < 1e-4
+
+
+def test_a_step_without_a_loss_token_has_no_certificate(prompts, engine, policy_and_tokenizer):
+    config = config_of("opo", "algorithm.overlong=mask", "rollout.max_new_tokens=2")
+    learner = learner_of(config, policy_and_tokenizer[0])
+    source = TrainingPrompts(prompts, 0)
+    with Grader(config.grading) as grader:
+        record = training_step(0, source, config, learner, engine, grader).record
+    assert record["masked"] == 1
+    assert record[KEY] == ["all masked"]
+    assert record["gradient_norm"] == 0
+
+
+def test_the_kl_term_of_the_loss_is_logged(graded, policy_and_tokenizer):
+    config, meter = config_of("reinforce++-baseline", "algorithm.kl_coefficient=0.5"), Meter()
+    learner = learner_of(config, policy_and_tokenizer[0])
+    with torch.no_grad():
+        for parameter in learner.reference.parameters():
+            parameter.mul_(0.9)
+    batch = scored(graded, config, learner)
+    log_ratio = score(learner.policy, batch.sequences, 512).logprobs - batch.reference_logprobs
+    expected = 0.5 * (log_ratio.square() / 2).sum() / batch.lengths.sum()
+    update(batch, 0, config, learner, meter)
+    assert meter.values()["kl_loss"] == pytest.approx(float(expected), rel=1e-4)
+    assert expected > 0.01
 
 
 # --- dynamic sampling, the greedy baseline ----------------------------------------------------
