@@ -29,7 +29,7 @@ from opo_cli.errors import OpoError
 from opo_cli.ledger import Ledger
 
 RUNS = Path("runs")
-NOT_SHAPING = ("description", "compare", "checkpoint", "certificate", "ledger")
+NOT_SHAPING = ("description", "compare", "checkpoint", "certificate", "ledger", "measure")
 PACKAGES = ("opo", "torch", "transformers", "math-verify", "numpy", "pyarrow", "pydantic")
 
 
@@ -126,7 +126,8 @@ def digest(*parts: Any) -> str:
 
 
 def shaping(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that shape a run's results: without its description and the like."""
+    """The settings that shape a run's results: without its description and the like, and without
+    instruments, which change the order of sums at most."""
     return {key: value for key, value in config.items() if key not in NOT_SHAPING}
 
 
