@@ -33,8 +33,9 @@ from opo_cli.model.policy import load_policy
 from opo_cli.presets import resolve
 from opo_cli.rollout.engine import create_engine
 from opo_cli.train.batch import ledger_columns
+from opo_cli.train.learner import new_learner
 from opo_cli.train.measure import Meter, measure_probe
-from opo_cli.train.step import new_learner, training_step
+from opo_cli.train.step import training_step
 from opo_cli.train.warmstart import prepare
 
 

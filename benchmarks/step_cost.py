@@ -30,16 +30,11 @@ from opo_cli.model.policy import load_policy
 from opo_cli.presets import resolve
 from opo_cli.rollout.engine import create_engine
 from opo_cli.train.batch import Batch, collate
+from opo_cli.train.learner import Learner, new_learner
 from opo_cli.train.measure import Meter
-from opo_cli.train.step import (
-    Learner,
-    new_learner,
-    sampling_of,
-    score_batch,
-    training_step,
-    update,
-    with_advantages,
-)
+from opo_cli.train.rollouts import sampling_of
+from opo_cli.train.step import score_batch, training_step, with_advantages
+from opo_cli.train.update import update
 from opo_cli.train.warmstart import prepare
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opo_cli.model.policy import TokenScores
 from opo_cli.model.sequences import Sequences
 from opo_cli.types import GradedGroup
 
@@ -72,6 +73,15 @@ class Batch:
 
     def with_(self, **changes: Tensor | None) -> Batch:
         return replace(self, **changes)
+
+    def with_scores(self, scores: TokenScores) -> Batch:
+        """With the policy's scores at rollout weights."""
+        return replace(
+            self,
+            old_logprobs=scores.logprobs,
+            old_entropy=scores.entropy,
+            logit_norms=scores.logit_norms,
+        )
 
     def first_of_groups(self, count: int) -> Tensor:
         """(b,) the first `count` rows of each group. The responses of a group are exchangeable, so

@@ -15,7 +15,7 @@ import torch
 
 from opo_cli.errors import OpoError
 from opo_cli.records import disk_errors
-from opo_cli.train.step import Learner
+from opo_cli.train.learner import Learner
 
 PREFIX = "step-"
 

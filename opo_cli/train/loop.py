@@ -39,8 +39,9 @@ from opo_cli.train.checkpoint import (
     save_checkpoint,
 )
 from opo_cli.train.interrupt import Interrupted, Interrupts
+from opo_cli.train.learner import Learner, new_learner
 from opo_cli.train.outputs import start_run
-from opo_cli.train.step import Learner, StepResult, new_learner, training_step
+from opo_cli.train.step import StepResult, training_step
 from opo_cli.train.warmstart import prepare
 from opo_cli.types import GRADER_FAILURES
 

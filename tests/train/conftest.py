@@ -27,7 +27,7 @@ def engine(policy_and_tokenizer):
 @pytest.fixture
 def graded(engine, prompts) -> list[GradedGroup]:
     """Every third response is called right, so that no group is without signal."""
-    from opo_cli.train.step import sampling_of
+    from opo_cli.train.rollouts import sampling_of
 
     groups = engine.generate(prompts, sampling_of(resolve("smoke")), stream=(0, 0))
     right = Grade(reward=1.0, correct=True, extracted="1", reason="correct")

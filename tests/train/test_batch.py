@@ -8,8 +8,11 @@ import torch
 
 from opo_cli.presets import resolve
 from opo_cli.train.batch import collate, ledger_columns
+from opo_cli.train.learner import new_learner
 from opo_cli.train.measure import Meter
-from opo_cli.train.step import new_learner, score_batch, shaped, update, with_advantages
+from opo_cli.train.rollouts import shaped
+from opo_cli.train.step import score_batch, with_advantages
+from opo_cli.train.update import update
 
 
 def test_the_first_rows_of_each_group(graded):

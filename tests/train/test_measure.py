@@ -14,6 +14,7 @@ from opo_cli.metrics import METRICS
 from opo_cli.model.policy import divergence, score
 from opo_cli.presets import resolve
 from opo_cli.train.batch import collate
+from opo_cli.train.learner import new_learner
 from opo_cli.train.measure import (
     HalfBatches,
     Meter,
@@ -25,14 +26,8 @@ from opo_cli.train.measure import (
     measure_scores,
     measure_shift,
 )
-from opo_cli.train.step import (
-    halves,
-    new_learner,
-    score_batch,
-    training_step,
-    update,
-    with_advantages,
-)
+from opo_cli.train.step import score_batch, training_step, with_advantages
+from opo_cli.train.update import halves, update
 
 BUDGET = 512
 

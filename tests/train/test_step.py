@@ -22,23 +22,12 @@ from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.objectives import LOSSES, REDUCTIONS
 from opo_cli.rl.stats import group_sum
 from opo_cli.train.batch import Batch, collate
+from opo_cli.train.clock import Clock
+from opo_cli.train.learner import Learner, new_learner
 from opo_cli.train.measure import Meter, measure_scores
-from opo_cli.train.step import (
-    Clock,
-    Learner,
-    has_both_outcomes,
-    minibatches,
-    new_learner,
-    policy_loss,
-    sample_groups,
-    score_batch,
-    shaped,
-    step_counts,
-    training_step,
-    update,
-    with_advantages,
-    with_greedy_rewards,
-)
+from opo_cli.train.rollouts import has_both_outcomes, sample_groups, shaped, with_greedy_rewards
+from opo_cli.train.step import score_batch, training_step, with_advantages
+from opo_cli.train.update import minibatches, policy_loss, step_counts, update
 from opo_cli.types import Grade, GradedGroup
 
 NUM_PROMPTS, GROUP_SIZE = 8, 8

@@ -1,0 +1,173 @@
+"""The update: minibatches, the objective, the optimizer's steps.
+
+Denominators are sums over all ranks (`all_sum`), taken before the first backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opo_cli.config import Config
+from opo_cli.data.sources import MINIBATCH_STREAM
+from opo_cli.model.parallel import all_sum
+from opo_cli.model.policy import TokenScores, token_scores
+from opo_cli.rl import objectives
+from opo_cli.train.batch import Batch
+from opo_cli.train.learner import Learner
+from opo_cli.train.measure import (
+    HalfBatches,
+    Meter,
+    measure_critic,
+    measure_deviation,
+    measure_ratio,
+)
+from opo_cli.types import Mean
+
+
+def minibatches(batch: Batch, step: int, config: Config) -> Iterator[Batch]:
+    """Whole groups, shuffled by (seed, step), one minibatch per optimizer step."""
+    count = config.algorithm.minibatches_per_step
+    if count == 1:
+        yield batch
+        return
+    num_groups = int(batch.groups.max()) + 1
+    order = torch.from_numpy(
+        np.random.default_rng([MINIBATCH_STREAM, config.seed, step]).permutation(num_groups)
+    )
+    for groups in order.to(batch.groups.device).chunk(count):
+        yield batch.select(torch.isin(batch.groups, groups).nonzero().squeeze(-1))
+
+
+def halves(minibatch: Batch) -> list[tuple[Tensor, int]]:
+    """(row indices, number of groups) of each half of the groups; one part for a single group.
+
+    Every other group, as dynamic sampling puts those without signal last.
+    """
+    groups = minibatch.groups.unique()
+    parts = [part for part in (groups[::2], groups[1::2]) if len(part)]
+    return [(torch.isin(minibatch.groups, part).nonzero().squeeze(-1), len(part)) for part in parts]
+
+
+def update(
+    batch: Batch,
+    step: int,
+    config: Config,
+    learner: Learner,
+    meter: Meter,
+    *,
+    measure_noise: bool = False,
+) -> Batch:
+    """One optimizer step per minibatch: exactly one when on-policy.
+
+    Args:
+        measure_noise: keep the two halves of each minibatch apart, see `HalfBatches`.
+
+    Returns:
+        the batch with its scores at rollout weights, which an update on policy has made itself.
+    """
+    own = TokenScores.zeros(batch.mask) if batch.old_logprobs is None else None
+    budget = config.train.microbatch_tokens
+    for minibatch in minibatches(batch, step, config):
+        counts, noise = step_counts(minibatch, config), HalfBatches(learner.policy)
+        every_row = torch.arange(len(minibatch), device=batch.groups.device)
+        parts = halves(minibatch) if measure_noise else [(every_row, 0)]
+        for place, (part, num_groups) in enumerate(parts):
+            for rows in minibatch.sequences.select(part).microbatches(budget):
+                microbatch = minibatch.select(part[rows])
+                loss, scores = policy_loss(microbatch, counts, config, learner, meter)
+                loss.backward()
+                if learner.critic is not None:
+                    critic_loss(microbatch, counts, config, learner, meter).backward()
+                if own is not None:
+                    own.put(part[rows], scores)
+            if len(parts) == 2 and place == 0:
+                noise.end_of_first(num_groups)
+        variance = noise.noise(parts[1][1]) if len(parts) == 2 else None
+        norm = apply_gradients(learner.policy, learner.optimizer, config)
+        if learner.critic is not None:
+            apply_gradients(learner.critic, learner.critic_optimizer, config)
+        is_finite = bool(norm.isfinite())
+        meter.mean(surrogate_loss=Mean(0.0, 1))
+        if config.algorithm.kl_in == "loss":
+            meter.mean(kl_loss=Mean(0.0, 1))
+        meter.sum(num_optimizer_steps=is_finite, num_skipped_updates=not is_finite)
+        if is_finite:
+            meter.mean(gradient_norm=Mean(norm.item(), 1))
+            if variance is not None:
+                meter.mean(
+                    gradient_noise=Mean(variance, 1),
+                    gradient_noise_share=Mean(variance, norm.item() ** 2),
+                )
+    return batch if own is None else batch.with_scores(own)
+
+
+def step_counts(minibatch: Batch, config: Config) -> objectives.StepCounts:
+    """The denominators of an optimizer step, over all ranks."""
+    lengths = minibatch.loss_lengths
+    counts = all_sum(torch.stack([lengths.sum(), (lengths > 0).sum()]).double())
+    return objectives.StepCounts(
+        num_tokens=counts[0].item(),
+        num_rows=counts[1].item(),
+        max_length=config.rollout.max_new_tokens,
+    )
+
+
+def policy_loss(
+    batch: Batch, counts: objectives.StepCounts, config: Config, learner: Learner, meter: Meter
+) -> tuple[Tensor, TokenScores]:
+    """This microbatch's share of the objective, to minimise (a scalar), and its scores."""
+    algorithm, mask = config.algorithm, batch.loss_mask
+    scores = token_scores(
+        learner.policy, batch.sequences, entropy_gradient=algorithm.entropy_coefficient > 0
+    )
+    # On policy the ratio is 1 by construction, not up to the rounding of another forward pass.
+    old = scores.logprobs.detach() if config.has_one_update else batch.old_logprobs
+    loss = objectives.LOSSES[algorithm.loss]
+    clip = objectives.Clip(algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip)
+    ratio = loss.ratio(scores.logprobs, old, mask)
+    per_token = loss.per_token(scores.logprobs, ratio, batch.advantages, clip)
+    if algorithm.tis != "none":
+        per_token = per_token * objectives.importance_weights(
+            old, batch.sampler_logprobs, mask, algorithm.tis, algorithm.tis_cap
+        )
+    weights = objectives.token_weights(algorithm.reduction, mask, batch.loss_lengths, counts)
+    surrogate = (per_token * weights).sum()
+    meter.mean(surrogate_loss=Mean(surrogate.item(), 0))  # Counted once per optimizer step.
+    measure_ratio(batch, ratio, loss.clipped(ratio.detach(), batch.advantages, clip), meter)
+    measure_deviation(batch, scores.logprobs, meter)
+    total = surrogate
+    if algorithm.kl_in == "loss":
+        kl = objectives.KL_ESTIMATORS[algorithm.kl_estimator]
+        log_ratio = objectives.log_ratio(scores.logprobs, batch.reference_logprobs)
+        kl_loss = algorithm.kl_coefficient * (kl(log_ratio) * weights).sum()
+        meter.mean(kl_loss=Mean(kl_loss.item(), 0))
+        total = total + kl_loss
+    if algorithm.entropy_coefficient:
+        total = total - algorithm.entropy_coefficient * (scores.entropy * weights).sum()
+    return total, scores
+
+
+def critic_loss(
+    batch: Batch, counts: objectives.StepCounts, config: Config, learner: Learner, meter: Meter
+) -> Tensor:
+    """This microbatch's share of the value loss, a token mean. Scalar."""
+    values = learner.critic(batch.sequences)
+    per_token = objectives.value_loss(
+        values, batch.values, batch.returns, config.algorithm.value_clip
+    )
+    loss = (per_token * batch.loss_mask).sum()
+    measure_critic(batch, loss, meter)
+    return loss / max(counts.num_tokens, 1)
+
+
+def apply_gradients(module, optimizer: torch.optim.Optimizer, config: Config) -> Tensor:
+    """Clips, steps (unless the norm is not finite) and clears; returns the norm before clipping."""
+    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), config.optim.max_gradient_norm)
+    if norm.isfinite():
+        optimizer.step()
+    optimizer.zero_grad()
+    return norm
