@@ -74,7 +74,8 @@ class Ledger:
     def steps(self) -> list[int]:
         """The steps whose rollouts are there, oldest first."""
         found = self.folder.glob(f"{PREFIX}*.parquet") if self.folder.is_dir() else []
-        return sorted(int(path.stem.removeprefix(PREFIX)) for path in found)
+        numbers = [path.stem.removeprefix(PREFIX) for path in found]
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
     def kept(self) -> list[int]:
         """The steps, at least one.

@@ -94,6 +94,14 @@ def test_the_newest_step_stays_whatever_its_size(ledger: Ledger):
     assert ledger.steps() == [3]
 
 
+def test_files_of_others_are_left_alone(ledger: Ledger):
+    ledger.write(1, columns({}), max_bytes=2**20)
+    (ledger.folder / "step-mine.parquet").write_text("notes")
+    assert ledger.steps() == [1]
+    ledger.cut(0)
+    assert [path.name for path in ledger.folder.iterdir()] == ["step-mine.parquet"]
+
+
 def test_cut(ledger: Ledger):
     for step in (1, 2, 3):
         ledger.write(step, columns({}), max_bytes=2**20)

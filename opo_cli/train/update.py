@@ -70,20 +70,12 @@ def update(
         the batch with its scores at rollout weights, which an update on policy has made itself.
     """
     own = TokenScores.zeros(batch.mask) if batch.old_logprobs is None else None
-    budget = config.train.microbatch_tokens
     for minibatch in minibatches(batch, step, config):
         counts, noise = step_counts(minibatch, config), HalfBatches(learner.policy)
         every_row = torch.arange(len(minibatch), device=batch.groups.device)
         parts = halves(minibatch) if measure_noise else [(every_row, 0)]
-        for place, (part, num_groups) in enumerate(parts):
-            for rows in minibatch.sequences.select(part).microbatches(budget):
-                microbatch = minibatch.select(part[rows])
-                loss, scores = policy_loss(microbatch, counts, config, learner, meter)
-                loss.backward()
-                if learner.critic is not None:
-                    critic_loss(microbatch, counts, config, learner, meter).backward()
-                if own is not None:
-                    own.put(part[rows], scores)
+        for place, (rows, num_groups) in enumerate(parts):
+            add_gradients(minibatch, rows, counts, config, learner, meter, own)
             if len(parts) == 2 and place == 0:
                 noise.end_of_first(num_groups)
         variance = noise.noise(parts[1][1]) if len(parts) == 2 else None
@@ -103,6 +95,26 @@ def update(
                     gradient_noise_share=Mean(variance, norm.item() ** 2),
                 )
     return batch if own is None else batch.with_scores(own)
+
+
+def add_gradients(
+    minibatch: Batch,
+    rows: Tensor,
+    counts: objectives.StepCounts,
+    config: Config,
+    learner: Learner,
+    meter: Meter,
+    own: TokenScores | None,
+) -> None:
+    """Forward and backward over some rows, microbatch by microbatch; their scores go to `own`."""
+    for part in minibatch.sequences.select(rows).microbatches(config.train.microbatch_tokens):
+        microbatch = minibatch.select(rows[part])
+        loss, scores = policy_loss(microbatch, counts, config, learner, meter)
+        loss.backward()
+        if learner.critic is not None:
+            critic_loss(microbatch, counts, config, learner, meter).backward()
+        if own is not None:
+            own.put(rows[part], scores)
 
 
 def step_counts(minibatch: Batch, config: Config) -> objectives.StepCounts:
