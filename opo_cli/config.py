@@ -65,17 +65,56 @@ class Model(Section):
     """The embedded model's shape."""
 
 
+class Columns(Section):
+    """Columns of a data set; `a.b` reaches into nested ones. Empty: found by their usual names."""
+
+    question: str = ""
+    """The problem's text."""
+    answer: str = ""
+    """The reference answer, or a solution that ends with it."""
+    id: str = ""
+    """What names the problem."""
+    level: str = ""
+    """Difficulty."""
+    subject: str = ""
+    """Field."""
+
+
 class Data(Section):
+    source: str = ""
+    """Training problems: a row of `opo list datasets`, a hub data set's id, or a JSONL, Parquet or
+    CSV file; empty: the embedded task."""
+    config: str = ""
+    """The hub data set's config; empty: its default."""
+    split: str = "train"
+    """The hub data set's split."""
+    revision: str = ""
+    """The hub data set's commit, tag or branch; empty: the newest."""
+    columns: Columns = Columns()
+    """Of the hub data set or file."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Only the first problems of the source; 0: all."""
+    max_prompt_tokens: Count = 1024
+    """Longer prompts are left out of training."""
+    audit: tuple[str, ...] = ()
+    """Benchmarks that training problems are held against for overlap; empty: eval.benchmarks."""
+    overlap_words: Count = 13
+    """Problems that share so many words in a row overlap (GPT-3's 13); shorter ones when equal."""
+    drop_overlap: bool = False
+    """Leave overlapping problems out; else they are reported."""
     num_problems: Count = 4096
-    """Distinct training problems."""
+    """Distinct training problems (embedded task)."""
     min_terms: Annotated[int, Field(ge=2)] = 2
-    """Terms of the shortest training chain."""
+    """Terms of the shortest training chain (embedded task)."""
     max_terms: Annotated[int, Field(ge=2, le=12)] = 7
-    """Terms of the longest training chain."""
-    template: str = "line"
-    """Prompt template."""
+    """Terms of the longest training chain (embedded task)."""
+    template: str = "auto"
+    """Prompt template: a row of `opo list templates`, or a file that holds {question}; auto: that
+    of the embedded task for its problems, else the tokenizer's chat template, else boxed."""
+    answer_format: Literal["template", "box", "tag", "line", "any"] = "template"
+    """Where responses state their answer; template: where the template asks for it."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the training problems, shared by all training seeds."""
+    """Seed of the embedded task's training problems, shared by all training seeds."""
 
     @model_validator(mode="after")
     def _ordered(self):
@@ -284,25 +323,33 @@ class Train(Section):
 
 class Eval(Section):
     benchmarks: tuple[str, ...] = ()
-    """Evaluated before and after training."""
-    samples: Count = 16
-    """Responses per problem."""
-    k: tuple[Count, ...] = (1, 4, 16)
-    """The k of pass@k."""
+    """Evaluated before and after training: rows of `opo list benchmarks`, or data files."""
+    columns: Columns = Columns()
+    """Of the data files among them."""
+    every: Annotated[int, Field(ge=0)] = 0
+    """Steps between evaluations during training; 0: none."""
+    during: tuple[str, ...] = ()
+    """What those evaluate; empty: eval.benchmarks."""
+    samples: Annotated[int, Field(ge=0)] = 0
+    """Responses per problem; 0: the benchmark's own number."""
+    k: tuple[Count, ...] = ()
+    """The k of pass@k and maj@k; empty: 1, 4, 16, 64 as far as there are so many samples."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Only the first problems of each benchmark; 0: all."""
-    max_new_tokens: Count = 96
-    """Longest response, tokens."""
+    max_new_tokens: Annotated[int, Field(ge=0)] = 0
+    """Longest response, tokens; 0: the benchmark's own limit, or what the model can take."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the samples; apart from the training's randomness."""
+    require_stop: bool = False
+    """Whether a truncated response counts as wrong whatever answer it states."""
 
     @model_validator(mode="after")
     def _enough_samples(self):
-        if self.k and max(self.k) > self.samples:
+        if self.samples and self.k and max(self.k) > self.samples:
             raise ValueError(f"k {max(self.k)} exceeds the {self.samples} samples per problem")
         return self
 
@@ -310,10 +357,16 @@ class Eval(Section):
 class Grading(Section):
     timeout_seconds: Count = 6
     """A grader worker that takes longer is killed; the response counts as a timeout."""
+    memory_megabytes: Annotated[int, Field(ge=512)] = 2048
+    """Address space of a grader worker (Linux); beyond it the response counts as out of memory."""
+    max_answer_characters: Count = 300
+    """Longer answers are refused unread."""
     num_workers: Count = 2
     """Worker processes; started when the first answer needs one."""
+    tasks_per_worker: Count = 20_000
+    """Answers after which a worker is replaced: parsers cache without bound."""
     require_stop: bool = True
-    """A truncated response earns nothing, whatever it has boxed."""
+    """In training, a truncated response earns nothing, whatever answer it states."""
 
 
 class Checkpoint(Section):

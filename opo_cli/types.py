@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["stop", "length"]
+AnswerFormat = Literal["box", "tag", "line", "any"]
+"""Where a response states its answer: the last `\\boxed{}`; inside `<answer>` tags; on a line that
+starts with "Answer:"; or whichever of these it has, else its last number or formula."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +22,9 @@ class Problem:
     answer: str
     """The reference answer, as the benchmark states it (bare, without `\\boxed`)."""
     benchmark: str
+    level: str = ""
+    """Difficulty, where the data has one."""
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,22 @@ class Prompt:
     problem: Problem
     text: str
     token_ids: tuple[int, ...]
+    answer_format: AnswerFormat = "box"
+    """Where the template asks for the answer, and the grader looks for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemSet:
+    """Problems with where they came from."""
+
+    name: str
+    problems: tuple[Problem, ...]
+    source: str
+    """A hub data set's id with its config and split, a file, or "embedded"."""
+    revision: str
+    """The hub data set's commit; empty for others."""
+    sha256: str
+    """Of ids, questions and answers, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +88,19 @@ class Group:
     """Number of steps that the sampling weights had seen."""
 
 
-GradeReason = Literal["correct", "wrong", "no-answer", "truncated", "timeout", "error"]
-GRADER_FAILURES: tuple[GradeReason, ...] = ("timeout", "error")
+GradeReason = Literal[
+    "correct",
+    "wrong",
+    "no-answer",  # Nothing where the answer should stand.
+    "empty",  # A box, with nothing in it.
+    "unparsed",  # What it holds is no mathematics that the grader can read.
+    "refused",  # It is too long, or names numbers too large to evaluate; it was not read.
+    "truncated",  # Cut at the token limit, where that alone earns nothing.
+    "timeout",
+    "memory",
+    "error",
+]
+GRADER_FAILURES: tuple[GradeReason, ...] = ("timeout", "memory", "error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +110,10 @@ class Grade:
     reward: float
     correct: bool
     extracted: str | None
-    """The content of the last `\\boxed{}`, or None."""
+    """The answer as the response states it, or None."""
     reason: GradeReason
+    seconds: float = 0.0
+    """Of a worker; 0 where none was needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
