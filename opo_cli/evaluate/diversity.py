@@ -9,9 +9,23 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from opo_cli.types import Mean
+from opo_cli.types import GradedGroup, Mean
 
 Tokens = Sequence[int]
+
+
+def of_group(group: GradedGroup) -> dict[str, Mean]:
+    """Diversity within one group, keyed as `METRICS`."""
+    responses = [
+        rollout.token_ids[: -1 if rollout.finish_reason == "stop" else None]
+        for rollout in group.group.rollouts
+    ]
+    return {
+        "distinct_2": distinct(responses, 2),
+        "rep_4": repetition(responses, 4),
+        "self_bleu": self_bleu(responses),
+        "answer_entropy": answer_entropy([grade.extracted for grade in group.grades]),
+    }
 
 
 def ngrams(tokens: Tokens, n: int) -> list[tuple[int, ...]]:

@@ -1,10 +1,20 @@
-"""Estimators over problems and samples. Shape legend: P problems. numpy alone, no torch."""
+"""Estimators over problems and samples. Shape legend: P problems. numpy and scipy, no torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+
+from opo_cli.report.estimate import t_quantile
+
+DEFAULT_KS = (1, 4, 16, 64)
+
+
+def ks_for(num_samples: int, asked: Sequence[int] = ()) -> list[int]:
+    """The k that `num_samples` can carry; all that were asked for, else those of `DEFAULT_KS`."""
+    return [k for k in asked or DEFAULT_KS if k <= num_samples] or [num_samples]
 
 
 def pass_at_k(num_samples: Sequence[int], num_correct: Sequence[int], k: int) -> np.ndarray:
@@ -27,6 +37,45 @@ def pass_at_k(num_samples: Sequence[int], num_correct: Sequence[int], k: int) ->
     return 1 - all_wrong
 
 
+def maj_at_k(num_correct: int, wrong: Sequence[int], num_silent: int, k: int) -> float:
+    """The unbiased chance that the most frequent answer of k samples is the right one.
+
+    The mean over all k-subsets of the samples, a tie between j answers counting 1/j; a sample
+    without an answer has no vote. It is counted, not enumerated: over the number m of right answers
+    in the subset, C(c, m) times the ways to fill it up with at most m of each wrong answer.
+
+    Args:
+        num_correct: samples with the right answer.
+        wrong: how often each wrong answer was given.
+        num_silent: samples without an answer.
+        k: at most the number of samples.
+    """
+    total = num_correct + sum(wrong) + num_silent
+    if k > total:
+        raise ValueError(f"maj@{k} of {total} samples is not defined")
+    won = 0.0
+    for m in range(1, min(num_correct, k) + 1):
+        ways = _fillings(m, wrong, num_silent, k - m)
+        won += math.comb(num_correct, m) * float((ways / np.arange(1, len(ways) + 1)).sum())
+    return won / math.comb(total, k)
+
+
+def _fillings(most: int, wrong: Sequence[int], num_silent: int, size: int) -> np.ndarray:
+    """[t]: ways to choose `size` samples with at most `most` of each wrong answer, t of the wrong
+    answers reaching `most`."""
+    num_ties = size // most
+    ways = np.zeros((size + 1, num_ties + 1))
+    ways[:, 0] = [math.comb(num_silent, taken) for taken in range(size + 1)]
+    for count in wrong:
+        longer = ways.copy()
+        for taken in range(1, min(count, most, size) + 1):
+            tie = int(taken == most)
+            added = math.comb(count, taken) * ways[: size + 1 - taken, : num_ties + 1 - tie]
+            longer[taken:, tie:] += added
+        ways = longer
+    return ways[size]
+
+
 def standard_error(per_problem: np.ndarray) -> float | None:
     """Standard error of the mean over problems, samples clustered by problem.
 
@@ -35,3 +84,25 @@ def standard_error(per_problem: np.ndarray) -> float | None:
     if len(per_problem) < 2:
         return None
     return float(np.std(per_problem, ddof=1) / np.sqrt(len(per_problem)))
+
+
+def interval(per_problem: np.ndarray) -> tuple[float, float] | None:
+    """95 % interval of a mean of shares over problems, clustered by problem; None for one problem.
+
+    Wilson's score interval at the effective sample size m(1-m)/SE^2, with Student's quantile
+    (Korn and Graubard 1998 for clustered shares; Wilson 1927). It stays within 0 and 1 and keeps
+    its level where a t-interval loses it: few problems, means near 0 or 1. Where all problems agree
+    the size is the number of problems, so that 30 of 30 is no certainty.
+
+    Args:
+        per_problem: (P,) in [0, 1].
+    """
+    error, count = standard_error(per_problem), len(per_problem)
+    if error is None:
+        return None
+    mean, t = float(np.mean(per_problem)), t_quantile(count - 1)
+    size = max(mean * (1 - mean) / error**2, count) if error > 0 else count
+    scale = 1 + t**2 / size
+    centre = (mean + t**2 / (2 * size)) / scale
+    half = t / scale * math.sqrt(mean * (1 - mean) / size + t**2 / (4 * size**2))
+    return max(0.0, centre - half), min(1.0, centre + half)

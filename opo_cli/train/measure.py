@@ -236,16 +236,7 @@ def measure_advantages(batch: Batch, meter: Meter) -> None:
 def measure_diversity(graded: Sequence[GradedGroup], meter: Meter) -> None:
     """Within each group; a mean over groups (Rep-n, Self-BLEU: over responses)."""
     for group in graded:
-        responses = [
-            rollout.token_ids[: -1 if rollout.finish_reason == "stop" else None]
-            for rollout in group.group.rollouts
-        ]
-        meter.mean(
-            distinct_2=diversity.distinct(responses, 2),
-            rep_4=diversity.repetition(responses, 4),
-            self_bleu=diversity.self_bleu(responses),
-            answer_entropy=diversity.answer_entropy([grade.extracted for grade in group.grades]),
-        )
+        meter.mean(**diversity.of_group(group))
 
 
 def measure_kl(sequences: Sequences, policy, initial, token_budget: int, meter: Meter) -> None:

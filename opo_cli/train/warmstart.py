@@ -18,7 +18,7 @@ from pathlib import Path
 import opo_cli.data.tiny as task
 from opo_cli.config import Config, Stage, Warmstart
 from opo_cli.console import progress
-from opo_cli.data.prompts import render
+from opo_cli.data.prompts import Template, resolve_template
 from opo_cli.data.sources import save_problems
 from opo_cli.records import cache_folder, digest, disk_errors, source_digest, write_json
 
@@ -127,15 +127,18 @@ def warm_start(config: Config, report: Report):
 
     hush_transformers()
     tokenizer = build_tokenizer()
+    template = resolve_template(config.data.template, tokenizer, is_embedded=True)
     model = build_model(config.model.embedded, tokenizer, config.warmstart.seed)
     seen = 0
     for number, stage in enumerate(config.warmstart.stages):
         rng = random.Random(f"warm start/{config.warmstart.seed}/{number}")
-        seen = _run_stage(model, tokenizer, config, stage, rng, seen, report)
+        seen = _run_stage(model, tokenizer, template, config, stage, rng, seen, report)
     return model.eval(), tokenizer
 
 
-def _run_stage(model, tokenizer, config: Config, stage: Stage, rng, seen: int, report) -> int:
+def _run_stage(
+    model, tokenizer, template: Template, config: Config, stage: Stage, rng, seen: int, report
+) -> int:
     """Trains on `stage.num_tokens` tokens; returns the tokens seen over all stages."""
     import torch
 
@@ -151,7 +154,7 @@ def _run_stage(model, tokenizer, config: Config, stage: Stage, rng, seen: int, r
     start, step, num_steps = seen, 0, None
     chains = task.draw_chains(rng, (config.data.min_terms, config.data.max_terms), heldout=False)
     while seen - start < stage.num_tokens:
-        sequences = _examples(chains, tokenizer, config, stage, rng)
+        sequences = _examples(chains, tokenizer, template, config, stage, rng)
         batch_tokens = int((sequences.prompt_lengths + sequences.lengths).sum())
         num_steps = num_steps or math.ceil(stage.num_tokens / batch_tokens)
         for group in optimizer.param_groups:
@@ -179,7 +182,7 @@ def schedule(step: int, num_steps: int, settings: Warmstart) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
 
 
-def _examples(chains, tokenizer, config: Config, stage: Stage, rng: random.Random):
+def _examples(chains, tokenizer, template: Template, config: Config, stage: Stage, rng):
     """One batch of prompts with solutions, each cut at the longest that is allowed."""
     import torch
 
@@ -188,7 +191,7 @@ def _examples(chains, tokenizer, config: Config, stage: Stage, rng: random.Rando
     prompts, responses = [], []
     for _ in range(config.warmstart.batch_size):
         chain = next(chains)
-        prompt = render(task.text_of(chain), config.data.template)
+        prompt = template.render(task.text_of(chain))
         solution = task.draw_solution(rng, chain, stage.styles)
         prompts.append(tokenizer.encode(prompt, add_special_tokens=True))
         tokens = [*tokenizer.encode(solution, add_special_tokens=False), tokenizer.eos_token_id]
