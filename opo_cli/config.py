@@ -368,6 +368,15 @@ class Grading(Section):
     require_stop: bool = True
     """In training, a truncated response earns nothing, whatever answer it states."""
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """What may turn a verdict into a failure."""
+        return {
+            "timeout_seconds": self.timeout_seconds,
+            "memory_megabytes": self.memory_megabytes,
+            "max_answer_characters": self.max_answer_characters,
+        }
+
 
 class Checkpoint(Section):
     every: Count = 10

@@ -2,8 +2,8 @@
 half of one.
 
 A run folder: `config.json`, `environment.json`, `steps.jsonl` (a line per step), `rollouts/` (the
-ledger), `evals.jsonl` (a line per benchmark and evaluation), `certificate.json`, `checkpoints/`,
-and `model/` once training is finished.
+ledger), `evals.jsonl` (a line per benchmark and evaluation), `samples/` (the responses behind it),
+`certificate.json`, `checkpoints/`, and `model/` once training is finished.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,6 +75,22 @@ def write_text(path: Path, text: str) -> None:
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+def make_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """`fill`s a temporary folder and renames it to `target`: whole, or not there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".preparing-"))
+    try:
+        fill(scratch)
+        scratch.chmod(0o755)
+        try:
+            os.rename(scratch, target)
+        except OSError:
+            if not target.is_dir():  # Otherwise another process was first, with the same content.
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -199,6 +216,10 @@ class RunFolder:
     def ledger(self) -> Ledger:
         return Ledger(self.path / "rollouts")
 
+    def samples(self, step: int) -> Path:
+        """Folder of what the policy after `step` steps was evaluated on."""
+        return self.path / "samples" / f"step-{step:06d}"
+
     @property
     def exists(self) -> bool:
         return all((self.path / name).is_file() for name in ("config.json", "environment.json"))
@@ -243,8 +264,15 @@ class RunFolder:
         write_text(self.path / "evals.jsonl", _lines(records))
 
     def keep_steps(self, count: int) -> None:
-        """Cuts log and ledger back to the first `count` steps, where a checkpoint stands."""
+        """Cuts logs, ledger and samples back to the first `count` steps, where a checkpoint
+        stands."""
         self.ledger.cut(count)
+        for folder in self.samples(0).parent.glob("step-*"):
+            if folder.name > self.samples(count).name:
+                shutil.rmtree(folder)
+        evals = self.evals()
+        if any(record["step"] > count for record in evals):
+            self.write_evals(record for record in evals if record["step"] <= count)
         kept = [record for record in self.steps() if record["step"] <= count]
         write_text(self.path / "steps.jsonl", _lines(kept))
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from opo_cli.cli.options import (
-    DEFAULT_PRESET,
     Format,
     FormatOption,
     SetOption,
+    parse_columns,
     parse_numbers,
     prepare_process,
     set_threads,
@@ -21,25 +21,55 @@ NAME = "eval"
 
 def command(
     benchmarks: Annotated[
-        list[str], typer.Argument(metavar="BENCHMARK...", help="See: opo list benchmarks.")
-    ],
-    run: Annotated[str | None, typer.Option(help="A run's folder or name.")] = None,
-    model: Annotated[str | None, typer.Option(help="A Hugging Face model folder.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Responses per problem.")] = None,
-    k: Annotated[str | None, typer.Option("--k", help="The k of pass@k: 1,4,16.")] = None,
+        list[str] | None, typer.Argument(metavar="[BENCHMARK]...", help="See: opo list benchmarks.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A JSONL, Parquet or CSV file as a benchmark."),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=COLUMN,...", help="Of --data: question=..,answer=..,id=.."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="A run's folder or name; else the newest.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A Hugging Face model folder or hub id.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Responses per problem; else the benchmark's own number.")
+    ] = None,
+    k: Annotated[str | None, typer.Option("--k", help="Of pass@k and maj@k: 1,4,16.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N problems.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; else 1.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Longest response; else what the model can take.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="See: opo list templates; or a file with {question}.")
+    ] = None,
     overrides: SetOption = None,
     format: FormatOption = Format.rich,
 ) -> None:
-    """Evaluate a run, or any model, on benchmarks."""
-    from opo_cli.console import note, out
+    """Evaluate a run, or any model, on benchmarks: accuracy with its 95 % interval.
+
+    A stopped evaluation goes on where it was."""
+    from opo_cli.console import note, out, warn
     from opo_cli.data.benchmarks import check_names
+    from opo_cli.data.prompts import check_template
     from opo_cli.errors import OpoError
     from opo_cli.evaluate.settings import eval_config
     from opo_cli.model.folder import model_source
     from opo_cli.records import find_run, newest_finished_run
 
-    check_names(benchmarks)
+    names = list(dict.fromkeys([*(benchmarks or ()), *(data or ())]))
+    if not names:
+        raise OpoError(
+            "no benchmark was given",
+            "for example: opo eval MATH-500, or opo eval --data FILE; see: opo list benchmarks",
+        )
+    check_names(names)
     if run and model:
         raise OpoError(f"--run {run} and --model {model}: one of them", "leave one out")
     if model:
@@ -47,22 +77,31 @@ def command(
     folder = None if model else find_run(run) if run else newest_finished_run()
     if folder is not None and not run:
         note(f"the newest run: {folder.path}")
-    config = eval_config(
-        folder,
-        model,
-        DEFAULT_PRESET,
-        benchmarks=benchmarks,
-        samples=samples,
-        k=None if k is None else parse_numbers(k, "--k"),
-        limit=limit,
-        overrides=overrides or (),
-    )
+    settings = {
+        "benchmarks": names,
+        "columns": None if columns is None else parse_columns(columns, "--columns"),
+        "samples": samples,
+        "k": None if k is None else parse_numbers(k, "--k"),
+        "limit": limit,
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+    }
+    asked = {"eval": _given(settings), "data": _given({"template": template})}
+    config = eval_config(folder, model, asked, overrides or ())
+    check_template(config.data.template)
     prepare_process()
     set_threads(config)
     from opo_cli.evaluate.settings import evaluate_model
-    from opo_cli.report.tables import evals_report, print_report
+    from opo_cli.report.evals import evals_report, setting_differences
+    from opo_cli.report.tables import print_report
 
     records = evaluate_model(config, folder)
     print_report(out, evals_report(records, folder), format)
+    for line in setting_differences(records):
+        warn(line)
     if folder is not None:  # After the table: a folder that cannot be written costs no result.
         folder.add_evals({"policy": "asked", "step": config.train.steps, **r} for r in records)
+
+
+def _given(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}

@@ -22,7 +22,33 @@ def _presets():
 def _benchmarks():
     from opo_cli.data.benchmarks import BENCHMARKS
 
-    return ("benchmark", "description"), [(n, row.description) for n, row in BENCHMARKS.items()]
+    return ("benchmark", "description", "problems", "samples", "source", "licence", "citation"), [
+        (name, row.description, str(row.num_problems), str(row.num_samples), *_origin(row))
+        for name, row in BENCHMARKS.items()
+    ]
+
+
+def _datasets():
+    from opo_cli.data.datasets import DATASETS
+
+    return ("training set", "description", "rows", "source", "licence", "citation"), [
+        (name, row.description, str(row.num_problems or "unknown"), *_origin(row))
+        for name, row in DATASETS.items()
+    ]
+
+
+def _origin(row):
+    revision = f"@{row.revision[:12]}" if row.revision else ""
+    return row.source + revision if row.hub else "embedded", row.licence, row.citation
+
+
+def _templates():
+    from opo_cli.data.prompts import TEMPLATES
+
+    return ("template", "answer", "text", "source"), [
+        (name, row.answer_format, row.text.replace("\n", "\\n"), row.source)
+        for name, row in TEMPLATES.items()
+    ]
 
 
 def _algorithms():
@@ -98,6 +124,8 @@ def _runs():
 LISTS = {
     "presets": _presets,
     "benchmarks": _benchmarks,
+    "datasets": _datasets,
+    "templates": _templates,
     "algorithms": _algorithms,
     "estimators": _estimators,
     "losses": _losses,
@@ -106,7 +134,7 @@ LISTS = {
     "metrics": _metrics,
     "runs": _runs,
 }
-STACKED = ("algorithms", "estimators")
+STACKED = ("benchmarks", "datasets", "algorithms", "estimators", "templates")
 """Too much text for columns beside each other in a terminal."""
 
 

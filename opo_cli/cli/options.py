@@ -87,6 +87,17 @@ def parse_names(text: str, option: str) -> list[str]:
     return names
 
 
+def parse_columns(text: str, option: str) -> dict[str, str]:
+    """`question=problem,answer=solution`. Raises OpoError for anything else."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(key.strip() and column.strip() for key, _, column in pairs):
+        raise OpoError(
+            f"{option} '{text}' is not KEY=COLUMN,...",
+            f"for example: {option} question=problem,answer=solution",
+        )
+    return {key.strip(): column.strip() for key, _, column in pairs}
+
+
 def num_cores() -> int:
     """The cores that this process may use, where the system tells."""
     has_affinity = hasattr(os, "sched_getaffinity")

@@ -80,7 +80,7 @@ def command(
         else:
             note("stopped before the first step")
         raise typer.Exit(128 + interrupt.number) from None
-    from opo_cli.report.tables import print_run
+    from opo_cli.report.evals import print_run
 
     print_run(stdout, folder)
     note(f"saved: {folder.path}")

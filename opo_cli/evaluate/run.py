@@ -3,122 +3,233 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from opo_cli.config import Eval
-from opo_cli.data.benchmarks import load_problems
-from opo_cli.data.prompts import make_prompts
+from torch import Tensor
+
+from opo_cli.config import Config
+from opo_cli.data.benchmarks import Benchmark, benchmark_row, load_benchmark
+from opo_cli.data.prompts import Template, make_prompts, resolve_template
 from opo_cli.data.sources import EVALUATION_STREAM
-from opo_cli.evaluate.estimators import pass_at_k, standard_error
+from opo_cli.errors import OpoError
+from opo_cli.evaluate import diversity
+from opo_cli.evaluate.samples import ProblemSamples, Response, SampleFile
+from opo_cli.evaluate.summary import summarise
+from opo_cli.grading.grader import grader_version
 from opo_cli.grading.pool import Grader
-from opo_cli.model.policy import check_context, divergence, score
+from opo_cli.model.policy import check_context, divergence, room_for_response, score
 from opo_cli.model.sequences import Sequences
+from opo_cli.records import source_digest
 from opo_cli.rl.objectives import k1, k3
-from opo_cli.rollout.engine import Engine
-from opo_cli.types import GRADER_FAILURES, GradedGroup, Sampling
+from opo_cli.rollout.engine import Engine, choose_engine
+from opo_cli.types import GradedGroup, ProblemSet, Prompt, Sampling
+
+CODE = ("evaluate", "grading", "rollout", "data", "model")
+"""Sources that shape a sample: with other code, other files."""
 
 Report = Callable[[str, int, int], None]
-"""Called with (benchmark, rows finished, rows in all)."""
+"""Called with (benchmark, responses so far, responses in all)."""
 
 
-def evaluate(
-    engine: Engine,
-    grader: Grader,
-    settings: Eval,
-    template: str,
-    *,
-    tokenizer,
-    policy,
-    initial,
-    report: Report,
-    token_budget: int,
-) -> list[dict[str, Any]]:
-    """One record per benchmark of `settings`, ready for `evals.jsonl`.
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One benchmark, ready to be sampled."""
 
-    The samples' randomness is keyed by (settings.seed, benchmark, row), apart from training's.
+    prompts: list[Prompt]
+    sampling: Sampling
+    stream: tuple[int, ...]
+    settings: dict[str, Any]
+    """What stands with the result."""
 
-    Args:
-        policy: the model whose weights the engine holds, for exact entropy.
-        initial: the initial policy, for KL(policy || initial); None where there is none to compare.
-            Left out of the record as well where temperature or top-p is not 1.
-    """
-    sampling = Sampling(
-        num_responses=settings.samples,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-    )
-    if settings.temperature != 1 or settings.top_p != 1:
-        initial = None  # The samples are not the policy's: their log-ratios estimate no KL.
-    records = []
-    for benchmark in settings.benchmarks:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluator:
+    """Evaluates what an engine holds."""
+
+    config: Config
+    engine: Engine
+    grader: Grader
+    tokenizer: Any
+    policy: Any
+    """The model whose weights the engine holds, for exact entropy."""
+    initial: Any = None
+    """The initial policy, for KL(policy || initial); None where there is none to compare with."""
+
+    def evaluate(
+        self, names: Sequence[str], folder: Path, policy_id: Any, report: Report
+    ) -> list[dict[str, Any]]:
+        """One record per benchmark, ready for `evals.jsonl`.
+
+        Samples are kept in `folder` as they come: called again, it goes on with the problems that
+        are missing. Their randomness is keyed by (eval.seed, benchmark, row), apart from that of
+        training.
+
+        Args:
+            policy_id: tells these weights, and the initial policy compared with, from all others
+                whose samples `folder` holds.
+
+        Raises:
+            OpoError: a benchmark cannot be had, or does not fit into the model's context.
+        """
+        return [self._record(name, folder, policy_id, report) for name in names]
+
+    def _record(self, name: str, folder: Path, policy_id: Any, report: Report) -> dict[str, Any]:
         started = time.monotonic()
-        prompts = make_prompts(load_problems(benchmark, settings.limit), template, tokenizer)
-        check_context(policy, prompts, settings.max_new_tokens, "eval")
-        groups = engine.generate(
-            prompts,
-            sampling,
-            stream=(EVALUATION_STREAM, settings.seed, *benchmark.encode()),
-            progress=lambda done, total, name=benchmark: report(name, done, total),
+        row, loaded = benchmark_row(name), load_benchmark(name, self.config.eval.columns)
+        job = self._job(row, loaded)
+        identity = job.settings | {
+            "policy": policy_id,
+            "has_kl": self._compared is not None,
+            "device": self.policy.device.type,
+            "code": source_digest(*CODE),
+        }
+        file = SampleFile(folder, loaded.name, identity)
+        with file.locked():
+            done = file.read()
+            for part in self._missing(job, done, loaded.name, report):
+                file.add(part)
+                done |= {each.id: each for each in part}
+        return {
+            "benchmark": loaded.name,
+            **summarise([done[p.problem.id] for p in job.prompts], self.config.eval.k),
+            "settings": job.settings,
+            "samples": str(file.path),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+
+    def _job(self, row: Benchmark, loaded: ProblemSet) -> _Job:
+        settings, data = self.config.eval, self.config.data
+        template = resolve_template(
+            data.template,
+            self.tokenizer,
+            is_embedded=row.is_embedded,
+            answer_format=data.answer_format,
         )
-        graded = grader.grade(groups)
-        records.append(
-            {
-                "benchmark": benchmark,
-                **_accuracy(graded, settings.k),
-                **_behaviour(graded, policy, initial, token_budget),
-                "settings": settings.model_dump(mode="json", exclude={"benchmarks", "k"})
-                | {"template": template},
-                "seconds": round(time.monotonic() - started, 2),
+        problems = loaded.problems[: settings.limit or None]
+        prompts = make_prompts(problems, template, self.tokenizer)
+        longest = settings.max_new_tokens or room_for_response(
+            self.policy, prompts, row.max_new_tokens
+        )
+        check_context(self.policy, prompts, longest, "eval")
+        sampling = Sampling(
+            num_responses=settings.samples or (row.num_samples if settings.temperature else 1),
+            max_new_tokens=longest,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+        if max(settings.k, default=0) > sampling.num_responses:
+            raise OpoError(
+                f"k {max(settings.k)} exceeds the {sampling.num_responses} samples per problem of "
+                f"'{loaded.name}'",
+                f"--samples {max(settings.k)}, or a smaller --k",
+            )
+        return _Job(
+            prompts=prompts,
+            sampling=sampling,
+            stream=(EVALUATION_STREAM, settings.seed, *loaded.name.encode()),
+            settings=self._settings(loaded, template, sampling),
+        )
+
+    def _settings(
+        self, loaded: ProblemSet, template: Template, sampling: Sampling
+    ) -> dict[str, Any]:
+        return {
+            "source": loaded.source,
+            "revision": loaded.revision,
+            "problems_sha256": loaded.sha256,
+            "template": template.name,
+            "template_text": template.text,
+            "template_digest": template.digest,
+            "answer_format": template.answer_format,
+            "samples": sampling.num_responses,
+            "max_new_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": self.config.eval.seed,
+            "require_stop": self.config.eval.require_stop,
+            "engine": choose_engine(self.config.runtime.engine)[0],
+            "grader": grader_version(),
+            "grader_limits": self.config.grading.limits,
+        }
+
+    @property
+    def _compared(self):
+        """The initial policy where KL to it can be measured: at another temperature or top-p the
+        samples are not the policy's, and their log-ratios estimate no KL."""
+        is_policys = self.config.eval.temperature == 1 and self.config.eval.top_p == 1
+        return self.initial if is_policys else None
+
+    def _missing(
+        self, job: _Job, done: dict[str, ProblemSamples], name: str, report: Report
+    ) -> Iterator[list[ProblemSamples]]:
+        """Samples what is not `done`, as many problems at a time as are decoded at once."""
+        count, total = job.sampling.num_responses, len(job.prompts)
+        size = max(1, self.config.rollout.max_rows // count)
+        for start in range(0, total, size):
+            part = job.prompts[start : start + size]
+            if all(prompt.problem.id in done for prompt in part):
+                continue
+            groups = self.engine.generate(
+                part,
+                job.sampling,
+                stream=job.stream,
+                first_row=start * count,
+                progress=lambda rows, _, first=start * count: report(
+                    name, first + rows, total * count
+                ),
+            )
+            graded = self.grader.grade(groups, require_stop=self.config.eval.require_stop)
+            found = self._measured(graded)
+            yield [each for each in found if each.id not in done]
+
+    def _measured(self, graded: Sequence[GradedGroup]) -> list[ProblemSamples]:
+        """Grades, and what the policy says of each response, as samples."""
+        sequences = Sequences.pack(
+            [group.group.prompt.token_ids for group in graded for _ in group.grades],
+            [rollout.token_ids for group in graded for rollout in group.group.rollouts],
+            self.policy.device,
+        )
+        sums = iter(self._sums(sequences))
+        return [
+            ProblemSamples(
+                id=group.group.prompt.problem.id,
+                answer=group.group.prompt.problem.answer,
+                level=group.group.prompt.problem.level,
+                subject=group.group.prompt.problem.subject,
+                responses=tuple(
+                    Response(
+                        text=rollout.text,
+                        extracted=grade.extracted,
+                        correct=grade.correct,
+                        reason=grade.reason,
+                        finish_reason=rollout.finish_reason,
+                        length=len(rollout.token_ids),
+                        grading_seconds=grade.seconds,
+                        **next(sums),
+                    )
+                    for rollout, grade in zip(group.group.rollouts, group.grades, strict=True)
+                ),
+                diversity=diversity.of_group(group),
+            )
+            for group in graded
+        ]
+
+    def _sums(self, sequences: Sequences) -> list[dict[str, float]]:
+        """Per response, over its tokens."""
+        budget = self.config.train.microbatch_tokens
+        columns: dict[str, Tensor]
+        if self._compared is None:
+            columns = {"entropy": score(self.policy, sequences, budget).entropy}
+        else:
+            found = divergence(self.policy, self._compared, sequences, budget)
+            columns = {
+                "entropy": found.entropy,
+                "kl": found.kl,
+                "kl_k1": k1(found.log_ratio),
+                "kl_k3": k3(found.log_ratio),
             }
-        )
-    return records
-
-
-def _accuracy(graded: Sequence[GradedGroup], ks: Sequence[int]) -> dict[str, Any]:
-    num_samples = [len(group.grades) for group in graded]
-    num_correct = [sum(grade.correct for grade in group.grades) for group in graded]
-    shares = pass_at_k(num_samples, num_correct, 1)
-    passes = {k: pass_at_k(num_samples, num_correct, k) for k in ks}
-    return {
-        "num_problems": len(graded),
-        "num_samples": num_samples[0],
-        "accuracy": float(shares.mean()),
-        "accuracy_se": standard_error(shares),
-        "pass_at_k": {str(k): float(values.mean()) for k, values in passes.items()},
-        "pass_at_k_se": {str(k): standard_error(values) for k, values in passes.items()},
-        "problems": [
-            {"id": group.group.prompt.problem.id, "num_correct": correct}
-            for group, correct in zip(graded, num_correct, strict=True)
-        ],
-    }
-
-
-def _behaviour(graded, policy, initial, token_budget: int) -> dict[str, Any]:
-    """Length, truncation, failures, entropy and KL over all responses, at temperature 1."""
-    rollouts = [rollout for group in graded for rollout in group.group.rollouts]
-    reasons = Counter(grade.reason for group in graded for grade in group.grades)
-    sequences = Sequences.pack(
-        [group.group.prompt.token_ids for group in graded for _ in group.grades],
-        [rollout.token_ids for rollout in rollouts],
-        policy.device,
-    )
-    num_tokens, num_rows = int(sequences.lengths.sum()), len(rollouts)
-    record: dict[str, Any] = {
-        "length": num_tokens / num_rows,
-        "truncated": sum(r.finish_reason == "length" for r in rollouts) / num_rows,
-        "reasons": dict(reasons),
-        "grader_failures": sum(reasons[reason] for reason in GRADER_FAILURES),
-    }
-    if initial is None:
-        entropy = score(policy, sequences, token_budget).entropy
-        return record | {"entropy": float(entropy.sum()) / num_tokens}
-    found = divergence(policy, initial, sequences, token_budget)
-    return record | {
-        "entropy": float(found.entropy.sum()) / num_tokens,
-        "kl_exact_sequence": float(found.kl.sum()) / num_rows,
-        "kl_k1_sequence": float(k1(found.log_ratio).sum()) / num_rows,
-        "kl_k3_sequence": float(k3(found.log_ratio).sum()) / num_rows,
-    }
+        sums = [values.sum(1).tolist() for values in columns.values()]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*sums, strict=True)]

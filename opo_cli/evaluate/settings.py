@@ -2,60 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opo_cli.config import Config
-from opo_cli.console import progress, warn
-from opo_cli.presets import merged, parse_override, resolve, validated
-from opo_cli.records import RunFolder
+from opo_cli.console import note, progress, warn
+from opo_cli.errors import OpoError
+from opo_cli.presets import merged, parse_override, validated
+from opo_cli.records import RunFolder, cache_folder
 
 
 def eval_config(
     folder: RunFolder | None,
     model: str | None,
-    preset: str,
-    *,
-    benchmarks: Sequence[str],
-    samples: int | None,
-    k: Sequence[int] | None,
-    limit: int | None,
+    asked: Mapping[str, Any],
     overrides: Iterable[str] = (),
 ) -> Config:
-    """The run's own settings, or the preset's with `model`, and what was asked on top.
+    """The run's own settings, or for a model the defaults, and what was asked on top.
 
-    Without an own `k`, those of the settings that `samples` can carry.
+    Without an own `k`, those of the run that the samples can carry.
+
+    Args:
+        asked: tables from the command's own options.
 
     Raises:
         OpoError: a value that does not fit.
     """
-    start = (
-        resolve(preset, named={"model": {"path": model}}) if model else validated(folder.config())
-    )
-    tables = start.model_dump(mode="json")
-    asked: dict[str, Any] = {
-        "benchmarks": list(benchmarks),
-        "samples": samples,
-        "k": k,
-        "limit": limit,
-    }
-    asked = {key: value for key, value in asked.items() if value is not None}
-    given: dict[str, Any] = {}
+    plain = {"preset": "", "description": "", "model": {"path": model}}
+    start = validated(plain if folder is None else folder.config())
+    given: dict[str, Any] = dict(asked)
     for text in overrides:
         given = merged(given, parse_override(text))
-    tables = merged(tables, given)
-    if isinstance(tables["eval"], dict):  # Else it is for `validated` to refuse.
-        settings = merged(tables["eval"], asked)
-        most, has_own_k = settings["samples"], k is not None or "k" in given.get("eval", {})
-        if isinstance(most, int) and not has_own_k:
-            settings["k"] = [value for value in settings["k"] if value <= most] or [most]
-        tables["eval"] = settings
+    tables = merged(start.model_dump(mode="json"), given)
+    settings, own = tables["eval"], given.get("eval", {})
+    if isinstance(settings, dict) and "k" not in own:  # Else it is for `validated` to refuse.
+        most = settings["samples"]
+        settings["k"] = [k for k in settings["k"] if isinstance(most, int) and k <= most]
     return validated(tables)
 
 
 def _initial_policy(folder: RunFolder | None, device):
     """The policy that the run started from, or None where nothing says what it was."""
-    from opo_cli.errors import OpoError
     from opo_cli.model.policy import load_policy
 
     path = folder.environment().get("initial_policy") if folder else None
@@ -76,9 +63,10 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     """
     import torch
 
-    from opo_cli.errors import OpoError
-    from opo_cli.evaluate.run import evaluate
+    from opo_cli.data.benchmarks import benchmark_title
+    from opo_cli.evaluate.run import Evaluator
     from opo_cli.grading.pool import Grader
+    from opo_cli.model.folder import policy_id
     from opo_cli.model.policy import choose_device, load_policy
     from opo_cli.rollout.engine import choose_engine, create_engine
 
@@ -89,21 +77,28 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     if config.runtime.num_threads:
         torch.set_num_threads(config.runtime.num_threads)
     device, _ = choose_device(config.runtime.device)
-    policy, tokenizer = load_policy(str(folder.model if folder else config.model.path), device)
-    initial = _initial_policy(folder, device)
+    path = str(folder.model if folder else config.model.path)
+    policy, tokenizer = load_policy(path, device)
     name, _ = choose_engine(config.runtime.engine)
     engine = create_engine(name, policy, tokenizer, max_rows=config.rollout.max_rows)
-    names = config.eval.benchmarks
+    names = list(config.eval.benchmarks)
+    titles = list(map(benchmark_title, names))
+    identity = [policy_id(path), folder.environment().get("initial_policy_id") if folder else None]
     with Grader(config.grading) as grader, progress("evaluate", len(names)) as update:
-        records = evaluate(
-            engine,
-            grader,
-            config.eval,
-            config.data.template,
+        evaluator = Evaluator(
+            config=config,
+            engine=engine,
+            grader=grader,
             tokenizer=tokenizer,
             policy=policy,
-            initial=initial,
-            report=lambda name, done, total: update(names.index(name) + done / total, name),
-            token_budget=config.train.microbatch_tokens,
+            initial=_initial_policy(folder, device),
         )
+        records = evaluator.evaluate(
+            names,
+            cache_folder() / "evals",
+            identity,
+            lambda title, done, total: update(titles.index(title) + done / total, title),
+        )
+    for record in records:
+        note(f"{record['benchmark']}: responses and grades in {record['samples']}")
     return records

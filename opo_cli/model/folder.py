@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from opo_cli.errors import OpoError
+from opo_cli.records import cache_folder, digest
 
 
 def hush_transformers() -> None:
@@ -34,3 +35,16 @@ def model_source(path: str) -> str:
             "give a Hugging Face model folder (config.json, tokenizer.json, model.safetensors)",
         )
     return str(folder)
+
+
+def policy_id(model_path: str) -> str:
+    """What tells one version of a model folder from another, without reading gigabytes.
+
+    A prepared base has it in its name; else names, sizes and times of the files count.
+    """
+    folder = Path(model_path).expanduser().resolve()
+    if folder.parent == cache_folder().resolve():
+        return folder.name
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return digest(model_path if not files else stats)

@@ -15,6 +15,8 @@ from opo_cli.model.folder import hush_transformers, model_source
 from opo_cli.model.sequences import Sequences
 from opo_cli.types import Prompt
 
+PROMPT_ROOM = 1024  # Tokens; no prompt of the benchmarks that we know is longer.
+
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
@@ -111,12 +113,31 @@ def check_context(model, prompts: Sequence[Prompt], max_new_tokens: int, section
     """Raises OpoError where prompt and response may exceed the positions that the model knows."""
     most = getattr(model.config, "max_position_embeddings", None)
     longest = max(len(prompt.token_ids) for prompt in prompts)
-    if most is not None and longest + max_new_tokens > most:
+    if most is None or longest + max_new_tokens <= most:
+        return
+    if longest >= most:
         raise OpoError(
-            f"{section}.max_new_tokens = {max_new_tokens}: with the longest prompt of {longest} "
-            f"tokens that exceeds the {most} tokens that the model takes",
-            f"--set {section}.max_new_tokens={most - longest}",
+            f"the longest prompt has {longest} tokens, the model takes {most}",
+            "choose a model with a longer context, or (training) lower data.max_prompt_tokens",
         )
+    raise OpoError(
+        f"{section}.max_new_tokens = {max_new_tokens}: with the longest prompt of {longest} "
+        f"tokens that exceeds the {most} tokens that the model takes",
+        f"--set {section}.max_new_tokens={most - longest}",
+    )
+
+
+def room_for_response(model, prompts: Sequence[Prompt], most: int) -> int:
+    """Tokens that a response may take, at most `most`, where nobody has set a limit.
+
+    Beside `PROMPT_ROOM` for the prompt (a quarter of a small context), so that benchmarks of one
+    model share one limit; more only where a prompt is longer.
+    """
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is None:
+        return most
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    return max(1, min(most, context - max(longest, min(PROMPT_ROOM, context // 4))))
 
 
 def end_token_ids(model, tokenizer) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from opo_cli.presets import completed
 from opo_cli.records import RunFolder, shaping
 from opo_cli.report.curves import ASCII_BLOCKS, BLOCKS, mean_curve, sparkline
 from opo_cli.report.estimate import Estimate, over_seeds
+from opo_cli.report.evals import setting_differences
 from opo_cli.report.labels import algorithm_label
 from opo_cli.report.tables import KL_NOTE, Report, Table, number, plus_minus
 
@@ -24,6 +25,8 @@ ON_POLICY = "on-policy"
 """Head of the column that every table has: steps with a certificate, of all."""
 BY_ALGORITHM = ("algorithm", "optim")
 """Sections in which algorithms are meant to differ."""
+NOT_IN_CONFIG = ("grader", "problems_sha256", "template_digest", "engine", "max_new_tokens")
+"""Settings of an evaluation that a run's config does not tell."""
 BEHAVIOUR = {
     "entropy": ("entropy", 3),
     "kl_exact_sequence": ("KL/seq", 2),
@@ -103,6 +106,14 @@ def differences(groups: dict[str, list[Run]]) -> list[str]:
         if any(value != values[0] for value in values):
             told = ", ".join(f"{g}: {v}" for g, v in zip(groups, values, strict=True))
             lines.append(f"not the same: {key} ({told})")
+    for benchmark in _benchmarks(groups):
+        found = {
+            g: run.final[benchmark]
+            for g, run in zip(groups, runs, strict=True)
+            if benchmark in run.final
+        }
+        lines += setting_differences(list(found.values()), list(found), NOT_IN_CONFIG)
+    lines = list(dict.fromkeys(lines))
     if len({run.initial_policy_id for run in runs}) > 1:
         lines.append("not the same: the initial policy; 'initial' is that of the first column")
     return lines
@@ -144,7 +155,12 @@ def _measures(groups: dict[str, list[Run]]) -> dict[str, Callable[[dict], float 
     ks = dict.fromkeys(k for record in records for k in record["pass_at_k"] if k != "1")
     name = f"avg@{samples[0]}" if len(samples) == 1 else "avg"
     passes = {f"pass@{k}": (lambda record, k=k: record["pass_at_k"].get(k)) for k in ks}
-    return {name: lambda record: record["accuracy"], **passes}
+    majorities = {
+        f"maj@{k}": (lambda record, k=k: record["maj_at_k"].get(k))
+        for k in ks
+        if all("maj_at_k" in record for record in records)  # Runs of an older version have none.
+    }
+    return {name: lambda record: record["accuracy"], **passes, **majorities}
 
 
 def _over_seeds(runs: Sequence[Run], which: str, benchmark: str, read) -> Estimate:

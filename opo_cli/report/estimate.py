@@ -16,11 +16,6 @@ def t_quantile(degrees_of_freedom: int) -> float:
     return float(stdtrit(degrees_of_freedom, (1 + LEVEL) / 2))
 
 
-def interval_over_problems(standard_error: float | None, num_problems: int) -> float | None:
-    """Half width of the 95 % interval of a mean over problems; None for one problem."""
-    return None if standard_error is None else t_quantile(num_problems - 1) * standard_error
-
-
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A mean over training seeds."""

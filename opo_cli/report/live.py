@@ -78,6 +78,14 @@ class TrainView:
         if self._bar is not None:
             self._bar.update(self._task, phase="update")
 
+    def evaluating(self, benchmark: str, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, phase=escape(f"evaluate {benchmark} {done}/{total}"))
+
+    def evaluated(self, step: int, records: Sequence[dict[str, Any]]) -> None:
+        told = ", ".join(f"{r['benchmark']} {r['accuracy']:.3f}" for r in records)
+        self.console.print(escape(f"after step {step}: {told}"), soft_wrap=True)
+
     def step(self, record: dict[str, Any]) -> None:
         self._seconds = [*self._seconds, record["step_seconds"]][-AVERAGED_STEPS:]
         left = sum(self._seconds) / len(self._seconds) * (self.total - record["step"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opo_cli.config import Config
+from opo_cli.config import Config, Eval
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.objectives import LOSSES, policy_gradient, sequence_ratio
 
@@ -24,6 +24,11 @@ def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tup
     return [
         ("run", f"{out}, preset {config.preset}, seed {config.seed}"),
         ("model", config.model.path or "embedded tiny Qwen2"),
+        (
+            "data",
+            f"{config.data.source or 'the embedded task'}, template {config.data.template}, "
+            f"prompts of at most {config.data.max_prompt_tokens} tokens",
+        ),
         ("algorithm", algorithm.name),
         ("objective", objective_line(config)),
         (
@@ -43,11 +48,19 @@ def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tup
         ("engine", engine),
         (
             "evaluation",
-            f"{', '.join(config.eval.benchmarks)}; {config.eval.samples} samples per problem"
-            if config.eval.benchmarks
-            else "none",
+            evaluation_line(config.eval),
         ),
     ]
+
+
+def evaluation_line(settings: Eval) -> str:
+    """What is evaluated, how, and when."""
+    if not settings.benchmarks:
+        return "none"
+    samples = f"{settings.samples} samples" if settings.samples else "its own number of samples"
+    every = f", and every {settings.every} steps" if settings.every else ""
+    only = f" of the first {settings.limit} problems" if settings.limit else " per problem"
+    return f"{', '.join(settings.benchmarks)}; {samples}{only}; before and after{every}"
 
 
 def objective_line(config: Config) -> str:

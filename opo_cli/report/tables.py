@@ -14,11 +14,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 
-from opo_cli.certificate import certificate_of
-from opo_cli.records import RunFolder
-from opo_cli.report.estimate import interval_over_problems
-from opo_cli.report.labels import training_line
-
 KL_NOTE = "KL/seq: KL(policy||initial), exact over the vocabulary, nats per response"
 
 
@@ -112,62 +107,10 @@ def plus_minus(value: float | None, half_width: float | None, digits: int = 3) -
     return text if half_width is None else f"{text} ±{half_width:.{digits}f}"
 
 
-def evals_report(records: Sequence[dict[str, Any]], folder: RunFolder | None) -> Report:
-    """One row per benchmark of `evaluate`'s records; `folder`: the run behind them, if any."""
-    ks = [k for k in records[0]["pass_at_k"] if k != "1"]
-    samples = records[0]["num_samples"]
-    has_kl = all("kl_exact_sequence" in record for record in records)
-    head = ["benchmark", "problems", f"avg@{samples}", *(f"pass@{k}" for k in ks)]
-    head += ["length", "cut", "entropy", *(["KL/seq"] if has_kl else [])]
-    rows, tidy = [], []
-    for record in records:
-        width = interval_over_problems(record["accuracy_se"], record["num_problems"])
-        cells = [record["benchmark"], str(record["num_problems"])]
-        cells += [plus_minus(record["accuracy"], width)]
-        cells += [number(record["pass_at_k"][k]) for k in ks]
-        cells += [
-            number(record["length"], 1),
-            number(record["truncated"]),
-            number(record["entropy"]),
-        ]
-        cells += [number(record["kl_exact_sequence"])] if has_kl else []
-        rows.append(cells)
-        flat = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
-        flat |= {f"pass@{k}": value for k, value in record["pass_at_k"].items()}
-        tidy.append(flat | {"accuracy_95": width})
-    failures = sum(record["grader_failures"] for record in records)
-    closing = [f"the grader failed on {failures} responses, counted as wrong"] if failures else []
-    note = "± is a 95 % t-interval over problems (samples clustered by problem); "
-    note += "entropy: exact, nats per token" + (f"; {KL_NOTE}" if has_kl else "")
-    if folder is not None:
-        config, steps = folder.config(), folder.steps()
-        note += "\n" + training_line(config, steps)
-        tidy = [row | {"certificate": certificate_of(steps).label} for row in tidy]
-    return Report([Table("", head, rows, note)], tidy, closing)
+def between(bounds: Sequence[float] | None, digits: int = 3) -> str:
+    """A 95 % interval; "-" where there is none."""
+    return "-" if bounds is None else f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
 
 
-def print_run(console: Console, folder: RunFolder) -> None:
-    """A finished run: accuracy before and after."""
-    evals = folder.evals()
-    before = {r["benchmark"]: r for r in evals if r["policy"] == "initial"}
-    after = {r["benchmark"]: r for r in evals if r["policy"] == "final"}
-    if not after:
-        return
-    some = next(iter(after.values()))
-    ks = [k for k in some["pass_at_k"] if k != "1"]
-    head = [
-        "benchmark",
-        f"avg@{some['num_samples']}",
-        *(f"pass@{k}" for k in ks),
-        "entropy",
-        "KL/seq",
-    ]
-    rows = []
-    for name, record in after.items():
-        pairs = [(before[name]["accuracy"], record["accuracy"])]
-        pairs += [(before[name]["pass_at_k"][k], record["pass_at_k"][k]) for k in ks]
-        pairs += [(before[name]["entropy"], record["entropy"])]
-        cells = [f"{number(old)} → {number(new)}" for old, new in pairs]
-        rows.append([name, *cells, number(record.get("kl_exact_sequence"))])
-    note = f"{KL_NOTE}\n{training_line(folder.config(), folder.steps())}"
-    print_tables(console, [Table("initial → final policy", head, rows, note)], "rich")
+def arrow(before: float | None, after: float | None, digits: int = 3) -> str:
+    return f"{number(before, digits)} → {number(after, digits)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,16 @@ import torch
 
 from opo_cli.certificate import KEY, certificate_of
 from opo_cli.config import Config
-from opo_cli.console import progress, warn
-from opo_cli.data.prompts import make_prompts
+from opo_cli.console import note, progress, warn
+from opo_cli.data.benchmarks import benchmark_title
+from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.errors import OpoError
-from opo_cli.evaluate.run import evaluate
+from opo_cli.evaluate.run import Evaluator
 from opo_cli.grading.pool import Grader
+from opo_cli.model.folder import policy_id
 from opo_cli.model.policy import check_context, choose_device, load_policy
-from opo_cli.records import (
-    RunFolder,
-    cache_folder,
-    digest,
-    disk_errors,
-    read_json,
-    source_digest,
-    write_json,
-)
+from opo_cli.records import RunFolder, cache_folder, disk_errors, write_json
 from opo_cli.report.live import TrainView
 from opo_cli.report.plan import plan_rows
 from opo_cli.rollout.engine import Engine, choose_engine, create_engine
@@ -43,9 +38,7 @@ from opo_cli.train.learner import Learner, new_learner
 from opo_cli.train.outputs import start_run
 from opo_cli.train.step import StepResult, training_step
 from opo_cli.train.warmstart import prepare
-from opo_cli.types import GRADER_FAILURES
-
-EVALUATION_SOURCES = ("evaluate", "grading", "rollout", "data", "model")
+from opo_cli.types import GRADER_FAILURES, Prompt
 
 
 def plan(config: Config, folder: RunFolder) -> list[tuple[str, str]]:
@@ -72,7 +65,7 @@ class Trainer:
         problems, self.model_path = prepare(config)
         self.device, _ = choose_device(config.runtime.device)
         policy, self.tokenizer = load_policy(self.model_path, self.device)
-        prompts = make_prompts(load_problems(problems), config.data.template, self.tokenizer)
+        prompts = self._training_prompts(problems)
         check_context(policy, prompts, config.rollout.max_new_tokens, "rollout")
         self.prompts = TrainingPrompts(prompts, config.seed)
         place = Path(self.model_path).expanduser()
@@ -92,6 +85,31 @@ class Trainer:
             engine, policy, self.tokenizer, max_rows=config.rollout.max_rows
         )
 
+    def _training_prompts(self, problems: Path) -> list[Prompt]:
+        """Raises OpoError where every prompt is longer than `data.max_prompt_tokens`."""
+        data = self.config.data
+        template = resolve_template(
+            data.template,
+            self.tokenizer,
+            is_embedded=not data.source,
+            answer_format=data.answer_format,
+        )
+        prompts = make_prompts(load_problems(problems), template, self.tokenizer)
+        kept = [prompt for prompt in prompts if len(prompt.token_ids) <= data.max_prompt_tokens]
+        if not kept:
+            shortest = min(len(prompt.token_ids) for prompt in prompts)
+            raise OpoError(
+                f"data.max_prompt_tokens = {data.max_prompt_tokens}: the shortest of "
+                f"{len(prompts)} training prompts has {shortest} tokens",
+                f"--set data.max_prompt_tokens={shortest} or more",
+            )
+        if len(kept) < len(prompts):
+            note(
+                f"{len(prompts) - len(kept)} of {len(prompts)} training prompts are longer than "
+                f"{data.max_prompt_tokens} tokens and left out"
+            )
+        return kept
+
     def run(self, interrupts: Interrupts) -> None:
         """Trains to the last step.
 
@@ -99,27 +117,23 @@ class Trainer:
             Interrupted: a signal came; the folder holds a checkpoint of the last whole step (of an
                 earlier one, where a second signal did not wait for it).
         """
+        names = self.config.eval.benchmarks
         with self.folder.locked(), Grader(self.config.grading) as grader:
-            initial = self._initial_evals(grader)
+            evaluator = self._evaluator(grader)
+            initial = self._evaluate(evaluator, names, "initial policy", 0)
             done = load_checkpoint(self.folder.checkpoints, self.learner)
             self.folder.keep_steps(done)
             self.engine.load_weights(self.learner.policy, done)
-            self._train(done, grader, interrupts)
-            final = self._evaluate("final policy", grader) if self.config.eval.benchmarks else []
-            self.folder.write_evals(
-                [{"policy": "initial", "step": 0, **record} for record in initial]
-                + [
-                    {"policy": "final", "step": self.config.train.steps, **record}
-                    for record in final
-                ]
-            )
+            self._train(done, evaluator, interrupts)
+            final = self._evaluate(evaluator, names, "final policy", self.config.train.steps)
+            during = [record for record in self.folder.evals() if record["policy"] == "step"]
+            self.folder.write_evals([*initial, *during, *final])
             self._save_model()
         self.engine.close()
 
-    def _train(self, done: int, grader: Grader, interrupts: Interrupts) -> None:
+    def _train(self, done: int, evaluator: Evaluator, interrupts: Interrupts) -> None:
         total, every = self.config.train.steps, self.config.checkpoint.every
         failures = 0.0
-
         warned: set[str] = set()
 
         def before_update() -> None:
@@ -129,6 +143,7 @@ class Trainer:
         try:
             with self.view.steps(done, total):
                 for step in range(done, total):
+                    self._evaluate_during(evaluator, step)
                     with interrupts.step():
                         result = training_step(
                             step,
@@ -136,7 +151,7 @@ class Trainer:
                             self.config,
                             self.learner,
                             self.engine,
-                            grader,
+                            evaluator.grader,
                             progress=self.view.rollout,
                             before_update=before_update,
                         )
@@ -212,41 +227,51 @@ class Trainer:
                 "code, libraries or the model have changed since; start another run with --out",
             )
 
-    def _initial_evals(self, grader: Grader) -> list[dict[str, Any]]:
-        """The initial policy's records; runs of one base share them through the cache."""
-        if not self.config.eval.benchmarks:
-            return []
-        key = digest(
-            policy_id(self.model_path),
-            self.config.eval.model_dump(mode="json"),
-            self.config.data.template,
-            self.config.grading.model_dump(),
-            self.device.type,
-            source_digest(*EVALUATION_SOURCES),
+    def _evaluator(self, grader: Grader) -> Evaluator:
+        return Evaluator(
+            config=self.config,
+            engine=self.engine,
+            grader=grader,
+            tokenizer=self.tokenizer,
+            policy=self.learner.policy,
+            initial=self.learner.reference,
         )
-        path = cache_folder() / "evals" / f"{key}.json"
-        if not path.is_file():
-            write_json(path, self._evaluate("initial policy", grader))
-        return read_json(path)
 
-    def _evaluate(self, which: str, grader: Grader) -> list[dict[str, Any]]:
-        names = self.config.eval.benchmarks
+    def _evaluate(
+        self, evaluator: Evaluator, names: Sequence[str], which: str, step: int
+    ) -> list[dict[str, Any]]:
+        """The records of the initial or of the final policy; none where there is no benchmark."""
+        if not names:
+            return []
+        titles = [benchmark_title(name) for name in names]
         with progress(f"evaluate {which}", len(names)) as update:
 
-            def report(benchmark: str, done: int, total: int) -> None:
-                update(names.index(benchmark) + done / total, benchmark)
+            def report(title: str, done: int, total: int) -> None:
+                update(titles.index(title) + done / total, title)
 
-            return evaluate(
-                self.engine,
-                grader,
-                self.config.eval,
-                self.config.data.template,
-                tokenizer=self.tokenizer,
-                policy=self.learner.policy,
-                initial=self.learner.reference,
-                report=report,
-                token_budget=self.config.train.microbatch_tokens,
-            )
+            records = evaluator.evaluate(names, *self._samples(step), report)
+        return [{"policy": which.split()[0], "step": step, **record} for record in records]
+
+    def _evaluate_during(self, evaluator: Evaluator, step: int) -> None:
+        """Every `eval.every` steps, before step `step` (from 0). A run that is resumed here does it
+        again from the samples that are kept."""
+        settings = self.config.eval
+        if not settings.every or step == 0 or step % settings.every:
+            return
+        names = settings.during or settings.benchmarks
+        records = evaluator.evaluate(names, *self._samples(step), self.view.evaluating)
+        records = [{"policy": "step", "step": step, **record} for record in records]
+        others = [record for record in self.folder.evals() if record["step"] != step]
+        self.folder.write_evals([*others, *records])
+        self.view.evaluated(step, records)
+
+    def _samples(self, step: int) -> tuple[Path, list[Any]]:
+        """(where samples of the policy after `step` steps are kept, what tells its weights).
+        Runs of one base share the initial policy's through the cache."""
+        base = policy_id(self.model_path)
+        if step == 0:
+            return cache_folder() / "evals", [base, base]
+        return self.folder.samples(step), [step, base]
 
     def _save_model(self) -> None:
         """Into a temporary folder, then renamed: `model/` marks the run as finished."""
@@ -257,19 +282,6 @@ class Trainer:
                 self.tokenizer.save_pretrained(written)
             written.rename(self.folder.model)
         remove_checkpoints(self.folder.checkpoints)
-
-
-def policy_id(model_path: str) -> str:
-    """What tells one version of a model folder from another, without reading gigabytes.
-
-    A prepared base has it in its name; else names, sizes and times of the files count.
-    """
-    folder = Path(model_path).expanduser().resolve()
-    if folder.parent == cache_folder().resolve():
-        return folder.name
-    files = sorted(path for path in folder.glob("*") if path.is_file())
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return digest(model_path if not files else stats)
 
 
 def train(config: Config, folder: RunFolder, view: TrainView) -> None:

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from opo_cli.choose import choose
 from opo_cli.config import Config
 from opo_cli.data.benchmarks import check_names
-from opo_cli.data.prompts import TEMPLATES
+from opo_cli.data.prompts import check_template
 from opo_cli.errors import OpoError
 from opo_cli.presets import completed, resolve, validated
 from opo_cli.records import RUNS, RunFolder, digest, environment, shaping, write_json
@@ -37,8 +36,9 @@ def stored_config(folder: RunFolder) -> Config:
 
 def check_data(config: Config) -> None:
     """Raises OpoError for an unknown benchmark or template."""
-    check_names(config.eval.benchmarks)
-    choose(config.data.template, TEMPLATES, "template")
+    for names in (config.eval.benchmarks, config.eval.during, config.data.audit):
+        check_names(names)
+    check_template(config.data.template)
 
 
 def check_run(config: Config, folder: RunFolder, *, resume: bool) -> None:

@@ -20,6 +20,7 @@ def record(benchmark: str, policy: str, accuracy: float) -> dict:
         "num_samples": 4,
         "accuracy": accuracy,
         "pass_at_k": {"1": accuracy, "4": min(1.0, 2 * accuracy)},
+        "maj_at_k": {"4": accuracy},
         "entropy": 0.5,
         "kl_exact_sequence": 1.0,
         "length": 20.0,
@@ -102,3 +103,17 @@ def test_an_unfinished_run_is_refused(make_run):
     (folder.model / "config.json").unlink()
     with pytest.raises(OpoError, match="not finished"):
         comparison([folder], [])
+
+
+def test_another_grader_is_told(make_run):
+    runs = [make_run("x"), make_run("y", algorithm="grpo")]
+    for run, grader in zip(runs, ("math-verify 0.9.0", "math-verify 0.9.1"), strict=True):
+        run.write_evals(record | {"settings": {"grader": grader}} for record in run.evals())
+    closing = "\n".join(comparison(runs, []).closing)
+    assert "not the same: grader (opo: math-verify 0.9.0, grpo: math-verify 0.9.1)" in closing
+
+
+def test_runs_of_a_version_without_majorities_are_tabulated(make_run):
+    run = make_run("x")
+    run.write_evals([{k: v for k, v in r.items() if k != "maj_at_k"} for r in run.evals()])
+    assert {r["measure"] for r in comparison([run], []).records} >= {"avg@4", "pass@4"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from opo_cli.report.estimate import Estimate, interval_over_problems, over_seeds, t_quantile
+from opo_cli.report.estimate import Estimate, over_seeds, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,3 @@ def test_intervals_cover_the_mean_as_often_as_they_say():
     estimates = [over_seeds(seeds) for seeds in experiments]
     covered = np.mean([abs(estimate.mean) <= estimate.half_width for estimate in estimates])
     assert covered == pytest.approx(0.95, abs=0.02)
-
-
-def test_interval_over_problems():
-    assert interval_over_problems(0.1, 30) == pytest.approx(0.20452, abs=1e-5)
-    assert interval_over_problems(None, 1) is None

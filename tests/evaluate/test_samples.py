@@ -1,0 +1,228 @@
+"""Sample files, and the record that follows from them: every number by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from opo_cli.errors import OpoError
+from opo_cli.evaluate.samples import ProblemSamples, Response, SampleFile
+from opo_cli.evaluate.summary import summarise
+from opo_cli.types import Mean
+
+HOSTILE = 'two\nlines\u2028 and "quotes" \ud800 [bold]{question}\x00'
+
+
+def response(**changes) -> Response:
+    plain = {
+        "text": "so \\boxed{8}",
+        "extracted": "8",
+        "correct": True,
+        "reason": "correct",
+        "finish_reason": "stop",
+        "length": 5,
+        "entropy": 1.5,
+    }
+    return Response(**plain | changes)
+
+
+def samples_of(name: str, *responses: Response, **changes) -> ProblemSamples:
+    plain = {
+        "id": name,
+        "answer": "8",
+        "level": "5",
+        "subject": "",
+        "responses": responses,
+        "diversity": {"self_bleu": Mean(0.5, 2), "rep_4": Mean(0, 0)},
+    }
+    return ProblemSamples(**plain | changes)
+
+
+TWO = [
+    samples_of("a/1", response(), response(text=HOSTILE, extracted=None, kl=0.25, kl_k1=-0.1)),
+    samples_of(HOSTILE, response()),
+]
+
+
+def test_samples_come_back_as_they_were(tmp_path: Path):
+    file = SampleFile(tmp_path / "new", "AIME24", {"seed": 0})
+    with file.locked():
+        assert file.read() == {}
+        file.add(TWO[:1])
+        file.add(TWO[1:])
+    assert SampleFile(tmp_path / "new", "AIME24", {"seed": 0}).read() == {s.id: s for s in TWO}
+
+
+def test_another_setting_is_another_file(tmp_path: Path):
+    paths = {SampleFile(tmp_path, "AIME24", {"seed": seed}).path for seed in (0, 1)}
+    assert len(paths) == 2
+
+
+def test_a_benchmarks_name_is_no_path(tmp_path: Path):
+    path = SampleFile(tmp_path, "../../etc/pass wd\n" + "x" * 300, {}).path
+    assert path.parent == tmp_path
+    assert len(path.name) < 100
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_torn_line_costs_its_problem_alone(tmp_path: Path, cut: int):
+    file = SampleFile(tmp_path, "x", {})
+    with file.locked():
+        file.add(TWO)
+    content = file.path.read_bytes()
+    file.path.write_bytes(content[:-cut])
+    with file.locked():
+        assert list(file.read()) == ["a/1"]
+        file.add(TWO[1:])
+        assert file.read() == {s.id: s for s in TWO}
+    assert file.path.read_bytes() == content
+
+
+def test_a_damaged_line_is_told(tmp_path: Path):
+    file = SampleFile(tmp_path, "x", {})
+    with file.locked():
+        file.add(TWO)
+    lines = file.path.read_text().splitlines()
+    file.path.write_text("\n".join([lines[0], lines[1][:-9], lines[2]]) + "\n")
+    with pytest.raises(OpoError, match=":2: not a JSON record"):
+        file.read()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from opo_cli.evaluate.samples import SampleFile
+file = SampleFile(Path(sys.argv[1]), "x", {})
+with file.locked():
+    print("held", flush=True)
+    time.sleep(1)
+"""
+
+
+def test_a_second_process_waits(tmp_path: Path, capfd):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"held\n"
+        started = time.monotonic()
+        with SampleFile(tmp_path, "x", {}).locked():
+            assert time.monotonic() - started > 0.5
+    assert "waiting for it" in capfd.readouterr().err
+
+
+def test_the_first_line_says_what_the_samples_are(tmp_path: Path):
+    file = SampleFile(tmp_path, "x", {"template": "boxed", "seed": 3})
+    with file.locked():
+        file.add(TWO)
+    assert json.loads(file.path.read_text().splitlines()[0]) == {"template": "boxed", "seed": 3}
+
+
+# --- the record ---------------------------------------------------------------------------------
+
+RIGHT = response()
+WRONG = response(text="9", extracted="9", correct=False, reason="wrong", length=9, entropy=4.5)
+HALF = response(text="1/2", extracted="1/2", correct=False, reason="wrong", length=3)
+ALSO_HALF = response(text="0.5", extracted="0.5", correct=False, reason="wrong", length=3)
+SILENT = response(
+    text="", extracted=None, correct=False, reason="no-answer", finish_reason="length", length=32
+)
+CUT_RIGHT = response(finish_reason="length", length=32)
+TIMEOUT = response(correct=False, reason="timeout", extracted="9^9", grading_seconds=6.0)
+
+SAMPLES = [
+    samples_of("a", RIGHT, RIGHT, WRONG, SILENT, level="1", subject="Algebra"),
+    samples_of("b", RIGHT, HALF, ALSO_HALF, CUT_RIGHT, level="5", subject="Geometry"),
+    samples_of("c", SILENT, SILENT, TIMEOUT, WRONG, level="5", subject=""),
+]
+
+
+def test_accuracy_is_the_mean_over_problems():
+    record = summarise(SAMPLES, ())
+    assert (record["num_problems"], record["num_samples"]) == (3, 4)
+    assert record["accuracy"] == pytest.approx(1 / 3)
+    assert record["accuracy_se"] == pytest.approx(1 / 6)  # sd of (.5, .5, 0) over sqrt 3.
+    low, high = record["accuracy_95"]
+    assert 0 <= low < 1 / 3 < high <= 1
+    assert record["problems"] == [
+        {"id": "a", "num_correct": 2},
+        {"id": "b", "num_correct": 2},
+        {"id": "c", "num_correct": 0},
+    ]
+
+
+def test_pass_and_majority_of_every_k_from_the_same_samples():
+    """Problem b's votes at k = 4: two right, two a half, however written: a tie."""
+    record = summarise(SAMPLES, (1, 2, 4))
+    assert record["pass_at_k"] == pytest.approx({"1": 1 / 3, "2": (5 / 6 + 5 / 6) / 3, "4": 2 / 3})
+    assert record["maj_at_k"]["4"] == pytest.approx((1 + 1 / 2 + 0) / 3)
+    # At 2: a: {R,R} 1, {R,W} x2 1/2 each, {R,-} x2 1 each, {W,-} 0: 4/6; b: {R,R} 1, {R,H} x4 1/2,
+    # {H,H} 0: 3/6; c: 0.
+    assert record["maj_at_k"]["2"] == pytest.approx((4 / 6 + 3 / 6) / 3)
+    assert set(record["pass_at_k_95"]) == {"1", "2", "4"}
+    assert set(record["maj_at_k_95"]) == {"2", "4"}
+
+
+def test_k_by_default():
+    assert list(summarise(SAMPLES, ())["pass_at_k"]) == ["1", "4"]
+
+
+def test_lengths_truncation_and_reasons():
+    record = summarise(SAMPLES, ())
+    assert record["length"] == pytest.approx(
+        (5 + 5 + 9 + 32 + 5 + 3 + 3 + 32 + 32 + 32 + 5 + 9) / 12
+    )
+    assert record["length_right"] == pytest.approx((5 + 5 + 5 + 32) / 4)
+    assert record["length_wrong"] == pytest.approx((9 + 32 + 3 + 3 + 32 + 32 + 5 + 9) / 8)
+    assert record["truncated"] == pytest.approx(4 / 12)
+    assert record["accuracy_completed"] == pytest.approx(3 / 8)
+    assert record["accuracy_truncated"] == pytest.approx(1 / 4)
+    assert record["reasons"] == {"correct": 4, "wrong": 4, "no-answer": 3, "timeout": 1}
+    assert record["grader_failures"] == 1
+    assert record["grading_seconds"] == 6.0
+
+
+def test_nothing_truncated_has_no_accuracy_of_the_truncated():
+    record = summarise([samples_of("a", RIGHT, WRONG)], ())
+    assert record["accuracy_truncated"] is None
+    assert record["accuracy_95"] is None  # One problem.
+
+
+def test_entropy_is_per_token_and_kl_per_response():
+    pair = [response(kl=0.5, kl_k1=-0.25, kl_k3=1.0), response(kl=1.5, kl_k1=0.75, kl_k3=2.0)]
+    record = summarise([samples_of("a", *pair)], ())
+    assert record["entropy"] == pytest.approx(3.0 / 10)
+    assert record["kl_exact_sequence"] == pytest.approx(1.0)
+    assert record["kl_k1_sequence"] == pytest.approx(0.25)
+    assert record["kl_k3_sequence"] == pytest.approx(1.5)
+    assert "kl_exact_sequence" not in summarise(SAMPLES, ())
+
+
+def test_diversity_is_pooled_over_problems():
+    pool = [
+        samples_of("a", RIGHT, diversity={"self_bleu": Mean(1.5, 2)}),
+        samples_of("b", RIGHT, diversity={"self_bleu": Mean(0.5, 6)}),
+        samples_of("c", RIGHT, diversity={"self_bleu": Mean(0, 0)}),
+    ]
+    assert summarise(pool, ())["self_bleu"] == pytest.approx(0.25)
+
+
+def test_by_level_and_subject():
+    record = summarise(SAMPLES, ())
+    assert {k: v["num_problems"] for k, v in record["by_level"].items()} == {"1": 1, "5": 2}
+    assert record["by_level"]["5"]["accuracy"] == pytest.approx(0.25)
+    assert list(record["by_subject"]) == ["", "Algebra", "Geometry"]
+    plain = [samples_of("a", RIGHT, level="", subject="")]
+    assert summarise(plain, ())["by_level"] == {}
+
+
+def test_the_mean_does_not_depend_on_how_many_samples_repeat():
+    """avg@n of samples written twice is avg@n."""
+    twice = [
+        samples_of(each.id, *each.responses, *each.responses, level=each.level) for each in SAMPLES
+    ]
+    assert math.isclose(summarise(twice, ())["accuracy"], summarise(SAMPLES, ())["accuracy"])
