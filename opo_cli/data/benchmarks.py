@@ -1,19 +1,38 @@
-"""Benchmarks, one row each."""
+"""Benchmarks, one row each, and any local data file as one more.
+
+Default samples per problem follow the field. The standard error of avg@k falls with problems x k,
+so that small sets need many: DeepSeek-R1 takes 64 for AIME's 30 problems; AMC's 40 get 32; those
+of some hundred get 4, and GSM8K, with 1319, gets 1.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from opo_cli.choose import choose
+from opo_cli.config import Columns
 from opo_cli.data import tiny
-from opo_cli.types import Problem
+from opo_cli.data.files import READERS, read_file
+from opo_cli.data.hub import HubSet, fetch
+from opo_cli.data.rows import every_problem
+from opo_cli.data.store import Kept, kept_folder, load_or_make, problem_set
+from opo_cli.errors import OpoError
+from opo_cli.records import cache_folder
+from opo_cli.types import ProblemSet
+
+MAA = "the problems are the Mathematical Association of America's"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark:
-    description: str
-    load: Callable[[], list[Problem]]
+class Benchmark(HubSet):
+    num_samples: int = 4
+    """Responses per problem, unless told otherwise."""
+    max_new_tokens: int = 32768
+    """An upper bound, tokens; the model's context cuts it."""
+    is_embedded: bool = False
 
 
 def _tier(name: str) -> Benchmark:
@@ -21,20 +40,194 @@ def _tier(name: str) -> Benchmark:
     note = "longer than what the presets train on" if name == "tiny-ood" else "held out"
     return Benchmark(
         description=f"running totals of {fewest}-{most} terms, {note}",
-        load=lambda: tiny.tier_problems(name),
+        num_problems=tiny.PROBLEMS_PER_TIER,
+        num_samples=8,  # 100 problems, and samples of the tiny model cost next to nothing.
+        max_new_tokens=96,  # What its warm start has seen.
+        is_embedded=True,
+        licence="MIT",
     )
 
 
-BENCHMARKS: dict[str, Benchmark] = {name: _tier(name) for name in tiny.TIERS}
+BENCHMARKS: dict[str, Benchmark] = {
+    "AIME24": Benchmark(
+        description="American Invitational Mathematics Examination 2024, I and II",
+        hub="math-ai/aime24",
+        revision="83a7f387baaa524a8bda0022eac0541582297103",
+        columns=Columns(question="problem", answer="solution", id="id"),
+        encoding="boxed",
+        num_problems=30,
+        num_samples=64,
+        licence=MAA,
+        citation="MAA, AIME I and II, 2024",
+    ),
+    "AIME25": Benchmark(
+        description="American Invitational Mathematics Examination 2025, I and II",
+        hub="math-ai/aime25",
+        revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
+        columns=Columns(question="problem", answer="answer", id="id"),
+        encoding="integer",
+        num_problems=30,
+        num_samples=64,
+        licence=MAA,
+        citation="MAA, AIME I and II, 2025",
+    ),
+    "AMC23": Benchmark(  # Not the 83 problems of 2022 and 2023 that some report as AMC.
+        description="American Mathematics Competitions 12, 2023, with whole-number answers",
+        hub="math-ai/amc23",
+        revision="80815d37005feb82cd7f8fbc6901d5d3eff43057",
+        columns=Columns(question="question", answer="answer", id="id"),
+        encoding="integer",
+        num_problems=40,
+        num_samples=32,
+        licence=MAA,
+        citation="MAA, AMC 12A and 12B, 2023",
+    ),
+    "MATH-500": Benchmark(
+        description="500 problems of the MATH test set, levels 1-5",
+        hub="HuggingFaceH4/MATH-500",
+        revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+        columns=Columns(
+            question="problem", answer="answer", id="unique_id", level="level", subject="subject"
+        ),
+        encoding="plain",
+        num_problems=500,
+        licence="MIT",
+        citation="Lightman et al. 2023, arXiv:2305.20050; Hendrycks et al. 2021, arXiv:2103.03874",
+    ),
+    "GSM8K": Benchmark(
+        description="grade-school word problems, the test set",
+        hub="openai/gsm8k",
+        revision="740312add88f781978c0658806c59bc2815b9866",
+        configs=("main",),
+        columns=Columns(question="question", answer="answer"),
+        encoding="hashes",
+        num_problems=1319,
+        num_samples=1,
+        licence="MIT",
+        citation="Cobbe et al. 2021, arXiv:2110.14168",
+    ),
+    "Minerva": Benchmark(
+        description="undergraduate problems of MIT OpenCourseWare, many with numbers as answers",
+        hub="math-ai/minervamath",
+        revision="ee46ddc498933b1977577953250ca5c66be64f96",
+        columns=Columns(question="question", answer="answer"),
+        encoding="plain",
+        num_problems=272,
+        licence="MIT OpenCourseWare, CC BY-NC-SA",
+        citation="Lewkowycz et al. 2022, arXiv:2206.14858",
+    ),
+    "OlympiadBench": Benchmark(  # 674 on the hub; the copy in Qwen's evaluation has one more.
+        description="olympiad problems, the English open-ended ones in text alone",
+        hub="Hothan/OlympiadBench",
+        revision="91184b52131e7fc9455fef848035173aea8cc01a",
+        configs=("OE_TO_maths_en_COMP",),
+        split="train",
+        columns=Columns(question="question", answer="final_answer", id="id", subject="subfield"),
+        encoding="list",
+        num_problems=674,
+        licence="see the data set's card",
+        citation="He et al. 2024, arXiv:2402.14008",
+    ),
+    **{name: _tier(name) for name in tiny.TIERS},
+}
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises OpoError for an unknown benchmark."""
-    for name in names:
-        choose(name, BENCHMARKS, "benchmark")
+    """Every name is a row or an existing data file, and no two have the same title.
+
+    Raises:
+        OpoError: else.
+    """
+    titles: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        benchmark_row(name)
+        other = titles.setdefault(benchmark_title(name), name)
+        if other != name:
+            raise OpoError(
+                f"'{other}' and '{name}' are both called '{benchmark_title(name)}' in results",
+                "rename one of the files",
+            )
 
 
-def load_problems(name: str, limit: int = 0) -> list[Problem]:
-    """A benchmark's problems, or its first `limit`."""
-    problems = choose(name, BENCHMARKS, "benchmark").load()
-    return problems[:limit] if limit else problems
+def benchmark_row(name: str) -> Benchmark:
+    """The row called `name`, or one for the data file `name`.
+
+    Raises:
+        OpoError: neither exists.
+    """
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    suffix = Path(name).suffix.lower()
+    if os.path.isfile(name) and suffix in READERS:
+        return Benchmark(description=f"the file {name}")
+    if os.path.isfile(name):
+        raise OpoError(
+            f"unknown benchmark '{name}'", f"a data file's name ends in {', '.join(READERS)}"
+        )
+    if suffix in READERS or "/" in name:
+        raise OpoError(
+            f"unknown benchmark '{name}'", "there is no such file; the path counts from here"
+        )
+    return choose(name, BENCHMARKS, "benchmark")
+
+
+def benchmark_title(name: str) -> str:
+    """What results call it: the row's name, or the file's without folder and suffix."""
+    return name if name in BENCHMARKS else Path(name).stem
+
+
+def load_benchmark(name: str, columns: Columns, limit: int = 0) -> ProblemSet:
+    """A benchmark's problems, or its first `limit`; fetched where there is no copy of them.
+
+    Args:
+        columns: of a data file; rows of the table know theirs.
+
+    Raises:
+        OpoError: no such benchmark, no network for the first time, or data that is none.
+    """
+    row, title = benchmark_row(name), benchmark_title(name)
+    if row.is_embedded:
+        problems = problem_set(title, tiny.tier_problems(name), source="embedded")
+    elif row.hub:
+        problems = kept_benchmark(name).problems
+    else:
+        found = every_problem(read_file(Path(name)), columns, "guess", title)
+        problems = problem_set(title, found, source=name)
+    if not limit:
+        return problems
+    first = problems.problems[:limit]
+    return problem_set(title, first, source=problems.source, revision=problems.revision)
+
+
+def kept_benchmark(name: str) -> Kept:
+    """A hub benchmark's copy in the cache, made where there is none.
+
+    Raises:
+        OpoError: it cannot be had, or does not hold what the row says.
+    """
+    row = BENCHMARKS[name]
+    shape = (row.hub, row.revision, row.configs, row.split, row.columns.model_dump(), row.encoding)
+    return load_or_make(kept_folder(name, *shape), lambda: (_fetched(name, row), {}))
+
+
+def _fetched(name: str, row: Benchmark) -> ProblemSet:
+    problems, revision = [], ""
+    for part in fetch(row, _remedy(name)):
+        prefix = f"{part.config}/" if len(row.configs) > 1 else ""
+        problems += every_problem(part.data, row.columns, row.encoding, name, prefix)
+        revision = part.commit
+    if len(problems) != row.num_problems:
+        raise OpoError(
+            f"{name}: {row.hub}@{revision[:12]} has {len(problems)} problems, not the "
+            f"{row.num_problems} of the benchmark",
+            "scores would not compare with those of others; another mirror: HF_ENDPOINT=URL",
+        )
+    return problem_set(name, problems, source=row.source, revision=revision)
+
+
+def _remedy(name: str) -> str:
+    return (
+        f"where there is a network: opo prepare --benchmarks {name}, then copy its cache's "
+        f"'problems' folder into '{cache_folder()}' (or share OPO_CACHE); a mirror: "
+        "HF_ENDPOINT=URL; a file: opo eval --data FILE --columns question=NAME,answer=NAME"
+    )

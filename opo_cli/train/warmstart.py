@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-import os
 import random
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +16,16 @@ import opo_cli.data.tiny as task
 from opo_cli.config import Config, Stage, Warmstart
 from opo_cli.console import progress
 from opo_cli.data.prompts import Template, resolve_template
-from opo_cli.data.sources import save_problems
-from opo_cli.records import cache_folder, digest, disk_errors, source_digest, write_json
+from opo_cli.data.training import data_folder, prepare_data
+from opo_cli.records import (
+    cache_folder,
+    digest,
+    disk_errors,
+    make_folder,
+    source_digest,
+    write_json,
+)
 
-DATA_SOURCES = ("types.py", "data/tiny.py", "data/sources.py")
 MODEL_SOURCES = (
     "data/tiny.py",
     "data/prompts.py",
@@ -34,11 +37,6 @@ MODEL_SOURCES = (
 
 Report = Callable[[int, float], None]
 """Called with (tokens seen over all stages, loss of the last optimizer step)."""
-
-
-def data_folder(config: Config) -> Path:
-    """Where this config's `train.jsonl` is, or will be."""
-    return cache_folder() / f"data-{digest(config.data.model_dump(), source_digest(*DATA_SOURCES))}"
 
 
 def base_folder(config: Config) -> Path:
@@ -75,13 +73,10 @@ def prepare(config: Config) -> tuple[Path, str]:
         embedded base.
 
     Raises:
-        OpoError: the task has too few distinct problems.
+        OpoError: the training problems cannot be had, or there are none.
         OSError: the cache cannot be written.
     """
-    data = data_folder(config)
-    if not data.is_dir():
-        problems = task.training_problems(config.data)
-        _make(data, lambda scratch: save_problems(problems, scratch / "train.jsonl"))
+    data = prepare_data(config)
     if config.model.path:
         return data / "train.jsonl", config.model.path
     base = base_folder(config)
@@ -92,24 +87,8 @@ def prepare(config: Config) -> tuple[Path, str]:
             def make(scratch: Path) -> None:
                 save_base(config, scratch, lambda n, loss: update(n, f"loss {loss:.3f}"))
 
-            _make(base, make)
+            make_folder(base, make)
     return data / "train.jsonl", str(base)
-
-
-def _make(target: Path, fill: Callable[[Path], None]) -> None:
-    """`fill`s a temporary folder and renames it to `target`: whole, or not there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".preparing-"))
-    try:
-        fill(scratch)
-        scratch.chmod(0o755)
-        try:
-            os.rename(scratch, target)
-        except OSError:
-            if not target.is_dir():  # Otherwise another process was first, with the same content.
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def save_base(config: Config, folder: Path, report: Report) -> None:
