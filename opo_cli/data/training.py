@@ -61,13 +61,13 @@ def prepare_data(config: Config) -> Path:
         found, counts = load_training(config.data)
         overlaps = _audit(config, found)
         kept = _without(found.problems, overlaps if config.data.drop_overlap else [])
+        dropped = len(found.problems) - len(kept)
         if not kept:
             raise OpoError(
                 f"data.source = '{config.data.source}': no problem is left to train on",
-                f"of {counts.rows} rows, {counts.unusable} have no question or answer; the rest "
-                "overlaps benchmarks (--set data.drop_overlap=false)",
+                f"of {counts.rows} rows, {counts.unusable} cannot be used (no question or answer: "
+                f"--set data.columns.answer=NAME), {dropped} overlap benchmarks",
             )
-        dropped = len(found.problems) - len(kept)
         report = _report(config, overlaps)
         _warn_of(config, overlaps, dropped)
         make_folder(folder, lambda at: _save(at, found, kept, counts, dropped, report))

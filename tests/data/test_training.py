@@ -56,13 +56,13 @@ def test_ids_are_unique_whatever_the_file_says(in_tmp: Path):
         ({"source": "deepscaler"}, "unknown training set 'deepscaler'", "'DeepScaleR'"),
         ({"source": "../x"}, "'../x' is no hub data set", "owner/name"),
         ({"source": "a/b/c"}, "'a/b/c' is no hub data set", "owner/name"),
-        ({"source": "bad.jsonl"}, "no problem is left to train on", "1 have no question"),
+        ({"source": "bad.jsonl"}, "no problem is left to train on", "1 cannot be used"),
         (
             {"source": "good.jsonl", "drop_overlap": True, "audit": ["good.jsonl"]},
-            "is left",
-            "drop",
+            "no problem is left to train on",
+            "1 overlap benchmarks",
         ),
-        ({"source": "good.jsonl", "audit": ["AIME42"]}, "unknown benchmark 'AIME42'", "known"),
+        ({"source": "good.jsonl", "audit": ["AIME42"]}, "unknown benchmark 'AIME42'", "AIME"),
         ({"source": "good.jsonl", "columns": {"answer": "x"}}, "no column 'x'", "data.columns."),
     ],
 )
