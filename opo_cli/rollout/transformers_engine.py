@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from inspect import signature
 
 import numpy as np
 import torch
@@ -112,6 +113,7 @@ class TransformersEngine:
     def load_weights(self, model, version: int) -> None:
         self.model, self.version = model, version
         self.ends = torch.tensor(end_token_ids(model, self.tokenizer), device=model.device)
+        self.cache_argument = _cache_argument(model)
 
     def close(self) -> None:
         """Nothing to free: the weights are the policy's."""
@@ -183,9 +185,9 @@ class TransformersEngine:
             input_ids=ids,
             attention_mask=attention,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self.cache_argument: cache},
         ).logits[:, -1]
         repeat = torch.arange(len(prompts), device=device).repeat_interleave(count)
         _reserve(cache, repeat, SLOT_BLOCK)
@@ -207,8 +209,8 @@ class TransformersEngine:
                 input_ids=chosen[:, None],
                 attention_mask=rows.attention[:, : cache.get_seq_length() + 1],
                 position_ids=rows.positions[:, None],
-                past_key_values=cache,
                 use_cache=True,
+                **{self.cache_argument: cache},
             )
             .logits[:, -1]
             .float()
@@ -236,6 +238,11 @@ class TransformersEngine:
             )
             for place, prompt in enumerate(prompts)
         ]
+
+
+def _cache_argument(model) -> str:
+    """transformers 5.24 renamed it; vLLM 0.32 still needs an older one."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def _reserve(cache: Cache, rows: Tensor, num_new_slots: int) -> None:

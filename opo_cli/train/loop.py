@@ -22,7 +22,7 @@ from opo_cli.evaluate.run import Evaluator
 from opo_cli.grading.pool import Grader
 from opo_cli.model.folder import policy_id
 from opo_cli.model.policy import check_context, choose_device, load_policy
-from opo_cli.records import RunFolder, cache_folder, disk_errors, write_json
+from opo_cli.records import RunFolder, cache_folder, disk_errors, read_json, write_json
 from opo_cli.report.live import TrainView
 from opo_cli.report.plan import plan_rows
 from opo_cli.rollout.engine import Engine, choose_engine, create_engine
@@ -75,6 +75,8 @@ class Trainer:
             device=str(self.device),
             initial_policy=str(place.resolve()) if place.exists() else self.model_path,
             initial_policy_id=policy_id(self.model_path),
+            training_data=read_json(problems.parent / "source.json")
+            | {"audit": read_json(problems.parent / "audit.json")},
         )
         self._check_base()
         self._pieces: dict[int, str] = {}

@@ -102,14 +102,14 @@ def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
 
 
 def _prepare(cell: Cell) -> None:
-    """The base once, before several runs ask for it; its talk is ours."""
-    if cell.config.model.path:
+    """Base and training problems once, before several runs ask for them; the talk is ours."""
+    if cell.config.model.path and not cell.config.data.source:
         return
     sets = [part for text in cell.overrides for part in ("--set", text)]
     command = [sys.executable, "-m", "opo_cli", "prepare", "--preset", cell.config.preset, *sets]
     result = subprocess.run(command, stdout=subprocess.DEVNULL)
     if result.returncode:
-        raise OpoError("the base model could not be prepared", "the reason stands above")
+        raise OpoError("base model or data could not be prepared", "the reason stands above")
 
 
 class _Pool:

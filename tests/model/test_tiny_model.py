@@ -9,7 +9,7 @@ import torch
 
 from opo_cli.config import Embedded
 from opo_cli.data import tiny
-from opo_cli.data.prompts import render
+from opo_cli.data.prompts import resolve_template
 from opo_cli.model.tiny import build_model, build_tokenizer
 from opo_cli.presets import resolve
 
@@ -27,7 +27,8 @@ def test_text_survives_every_loader_of_the_prepared_folder(loader, base):
 
     tokenizer, ours = getattr(transformers, loader).from_pretrained(base), build_tokenizer()
     assert tokenizer.eos_token_id == ours.eos_token_id
-    prompts = [render(tiny.tier_problems(tier)[0].question, "line") for tier in tiny.TIERS]
+    line = resolve_template("line", tokenizer, is_embedded=True)
+    prompts = [line.render(tiny.tier_problems(tier)[0].question) for tier in tiny.TIERS]
     for text in [*solutions(300), *prompts]:
         assert tokenizer.encode(text) == ours.encode(text)
         ids = tokenizer.encode(text, add_special_tokens=True)

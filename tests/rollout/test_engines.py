@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from opo_cli.data import tiny
-from opo_cli.data.prompts import make_prompts
+from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.model.policy import score
 from opo_cli.model.sequences import Sequences
 from opo_cli.rollout.engine import ENGINES, choose_engine, create_engine
@@ -27,7 +27,9 @@ def engine(request, policy_and_tokenizer):
 def prompts(policy_and_tokenizer):
     """Of different lengths."""
     problems = [tier for name in tiny.TIERS for tier in tiny.tier_problems(name)[:2]]
-    return make_prompts(problems, "line", policy_and_tokenizer[1])
+    tokenizer = policy_and_tokenizer[1]
+    template = resolve_template("line", tokenizer, is_embedded=True)
+    return make_prompts(problems, template, tokenizer)
 
 
 def tokens(groups: list[Group]) -> list[tuple[int, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opo_cli.data import tiny
-from opo_cli.data.prompts import make_prompts
+from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.presets import resolve
 from opo_cli.rollout.engine import create_engine
 from opo_cli.types import Grade, GradedGroup
@@ -16,7 +16,9 @@ NUM_PROMPTS = 8
 @pytest.fixture
 def prompts(policy_and_tokenizer):
     problems = tiny.training_problems(resolve("smoke").data)[:NUM_PROMPTS]
-    return make_prompts(problems, "line", policy_and_tokenizer[1])
+    tokenizer = policy_and_tokenizer[1]
+    template = resolve_template("line", tokenizer, is_embedded=True)
+    return make_prompts(problems, template, tokenizer)
 
 
 @pytest.fixture

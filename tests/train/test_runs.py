@@ -70,6 +70,38 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(algorithm, base, tmp
     assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
 
 
+def evals_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
+
+
+def test_evaluations_during_training_change_nothing_and_survive_a_stop(base, tmp_path, run_opo):
+    plain = ["train", "--preset", "smoke", "--steps", "8", "--set", "checkpoint.every=4"]
+    often = [*plain, "--set", "eval.every=2", "--set", "eval.during=['tiny-easy']"]
+    for name, arguments in (("plain", plain), ("often", often)):
+        result = run_opo(*arguments, "--out", name)
+        assert result.returncode == 0, result.stderr
+    assert "after step 2: tiny-easy 0." in result.stdout
+    assert without_times(steps_of(tmp_path / "often")) == without_times(
+        steps_of(tmp_path / "plain")
+    )
+    assert weights_of(tmp_path / "often") == weights_of(tmp_path / "plain")
+    during = [e for e in evals_of(tmp_path / "often") if e["policy"] == "step"]
+    assert [(e["step"], e["benchmark"]) for e in during] == [(n, "tiny-easy") for n in (2, 4, 6)]
+    assert len({e["settings"]["seed"] for e in during}) == 1
+
+    # Stopped behind the third evaluation; of the checkpoint's step or later.
+    stopped = interrupted_at(6, tmp_path / "cut", [*often, "--out", "cut"])
+    assert stopped.returncode == 130, stopped.err
+    resumed = run_opo("train", "--resume", "--out", "cut")
+    assert resumed.returncode == 0, resumed.stderr
+    assert without_eval_times(tmp_path / "cut") == without_eval_times(tmp_path / "often")
+
+
+def without_eval_times(folder: Path) -> list[dict]:
+    left_out = ("seconds", "samples", "grading_seconds")
+    return [{k: v for k, v in e.items() if k not in left_out} for e in evals_of(folder)]
+
+
 def test_a_killed_run_goes_on_from_its_checkpoint(base, tmp_path, run_opo):
     arguments = ["train", "--preset", "smoke", "--set", "eval.benchmarks=[]", "--out", "killed"]
     folder = tmp_path / "killed"
@@ -98,6 +130,7 @@ def test_a_finished_run_holds_what_it_should(base, tmp_path, run_opo):
         "steps.jsonl",
         "rollouts",
         "evals.jsonl",
+        "samples",
         "certificate.json",
         "model",
     }
