@@ -77,7 +77,7 @@ MISTAKES = [
     ("train --set data.template=foo", "unknown template 'foo'", "line"),
     ("train --set algorithm.kl_in=los", "algorithm.kl_in = 'los'", "KL"),
     ("train --set data.min_terms=9", "min_terms 9 exceeds max_terms 7", "data"),
-    ("train --set eval.benchmarks=['AIME42']", "unknown benchmark 'AIME42'", "known benchmarks"),
+    ("train --set eval.benchmarks=['AIME42']", "unknown benchmark 'AIME42'", "'AIME25'"),
     ("train --set eval.k=[32]", "k 32 exceeds the 8 samples", "eval"),
     ("train --set runtime.device=tpu", "runtime.device = 'tpu'", "GPU"),
     ("train --model nowhere", "model folder 'nowhere' does not exist", "config.json"),
@@ -93,7 +93,9 @@ MISTAKES = [
         "max_terms",
     ),
     ("eval", "Missing argument 'BENCHMARK...'", "opo eval --help"),
-    ("eval AIME42", "unknown benchmark 'AIME42'", "known benchmarks: tiny-easy"),
+    ("eval AIME42", "unknown benchmark 'AIME42'", "did you mean 'AIME25'?"),
+    ("eval zzz", "unknown benchmark 'zzz'", "known benchmarks: AIME24"),
+    ("eval nowhere.jsonl", "unknown benchmark 'nowhere.jsonl'", "there is no such file"),
     ("eval tiny-esy --run run", "unknown benchmark 'tiny-esy'", "'tiny-easy'"),
     ("eval tiny-easy", "no finished run under 'runs/'", "opo train"),
     ("eval tiny-easy --run nowhere", "no run at 'nowhere'", "opo train"),
@@ -120,6 +122,13 @@ MISTAKES = [
     ("compare --preset tiny --jobs 0", "--jobs 0", "one per core"),
     ("list preset", "unknown list 'preset'", "did you mean 'presets'?"),
     ("lists", "No such command 'lists'", "opo --help"),
+    ("prepare --benchmarks aime24", "unknown benchmark 'aime24'", "did you mean 'AIME24'?"),
+    ("prepare --benchmarks ,", "--benchmarks ',' holds no name", "a,b"),
+    ("prepare --benchmarks occupied/file", "unknown benchmark 'occupied/file'", ".jsonl"),
+    ("prepare --set data.source=deepscaler", "training set 'deepscaler'", "'DeepScaleR'"),
+    ("prepare --set data.source=nowhere.csv", "there is no file 'nowhere.csv'", "path"),
+    ("prepare --set data.source=../up", "'../up' is no hub data set", "owner/name"),
+    ("prepare --set data.overlap_words=0", "data.overlap_words = 0", "GPT-3"),
 ]
 
 
@@ -179,7 +188,7 @@ def test_no_command_shows_the_help(capsys):
 
 
 LISTS_OF_TABLES = (
-    *("presets", "benchmarks", "algorithms", "estimators", "losses", "reductions"),
+    *("presets", "benchmarks", "datasets", "algorithms", "estimators", "losses", "reductions"),
     *("engines", "metrics"),
 )
 

@@ -22,8 +22,8 @@ def _presets():
 def _benchmarks():
     from opo_cli.data.benchmarks import BENCHMARKS
 
-    return ("benchmark", "description", "problems", "samples", "source", "licence", "citation"), [
-        (name, row.description, str(row.num_problems), str(row.num_samples), *_origin(row))
+    return ("benchmark", "problems", "samples", "description", "source", "licence", "citation"), [
+        (name, str(row.num_problems), str(row.num_samples), row.description, *_origin(row))
         for name, row in BENCHMARKS.items()
     ]
 
@@ -31,8 +31,8 @@ def _benchmarks():
 def _datasets():
     from opo_cli.data.datasets import DATASETS
 
-    return ("training set", "description", "rows", "source", "licence", "citation"), [
-        (name, row.description, str(row.num_problems or "unknown"), *_origin(row))
+    return ("training set", "rows", "description", "source", "licence", "citation"), [
+        (name, str(row.num_problems or "unknown"), row.description, *_origin(row))
         for name, row in DATASETS.items()
     ]
 
@@ -134,8 +134,9 @@ LISTS = {
     "metrics": _metrics,
     "runs": _runs,
 }
-STACKED = ("benchmarks", "datasets", "algorithms", "estimators", "templates")
-"""Too much text for columns beside each other in a terminal."""
+BESIDE = {"benchmarks": 3, "datasets": 2, "algorithms": 1, "estimators": 1, "templates": 1}
+"""Lists with too much text for a terminal's width: so many columns stand beside each other, the
+others below each other in one more."""
 
 
 def command(
@@ -148,7 +149,8 @@ def command(
     from opo_cli.report.tables import Table, print_tables
 
     head, rows = make()
-    if what in STACKED and format is Format.rich:
-        head = (head[0], ", ".join(head[1:]))
-        rows = [(name, "\n".join(rest) + "\n") for name, *rest in rows]
+    if what in BESIDE and format is Format.rich:
+        count = BESIDE[what]
+        head = (*head[:count], ", ".join(head[count:]))
+        rows = [(*row[:count], "\n".join(filter(None, row[count:])) + "\n") for row in rows]
     print_tables(out, [Table(title="", head=head, rows=rows)], format)

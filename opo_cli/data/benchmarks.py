@@ -23,7 +23,7 @@ from opo_cli.errors import OpoError
 from opo_cli.records import cache_folder
 from opo_cli.types import ProblemSet
 
-MAA = "the problems are the Mathematical Association of America's"
+MAA = "problems: copyright of the Mathematical Association of America"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
