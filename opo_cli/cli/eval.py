@@ -42,7 +42,7 @@ def command(
     ] = None,
     k: Annotated[str | None, typer.Option("--k", help="Of pass@k and maj@k: 1,4,16.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N problems.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy; else 1.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of sampling; 0 is greedy.")] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Longest response; else what the model can take.")
     ] = None,
@@ -95,7 +95,11 @@ def command(
     from opo_cli.report.evals import evals_report, setting_differences
     from opo_cli.report.tables import print_report
 
-    records = evaluate_model(config, folder)
+    try:
+        records = evaluate_model(config, folder)
+    except KeyboardInterrupt:
+        note("stopped; the same command goes on with the problems that are missing")
+        raise
     print_report(out, evals_report(records, folder), format)
     for line in setting_differences(records):
         warn(line)

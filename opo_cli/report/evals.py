@@ -73,11 +73,11 @@ def _accuracy(records: Sequence[Record]) -> Table:
 
 def _responses(records: Sequence[Record]) -> Table:
     has_kl = all("kl_exact_sequence" in record for record in records)
-    head = ["benchmark", "length", "right", "wrong", "cut", "acc. done", "acc. cut", "entropy"]
+    head = ["benchmark", "length", "cut", "acc. done", "acc. cut", "entropy"]
     rows = [
         [
             record["benchmark"],
-            *(number(record[key], 1) for key in ("length", "length_right", "length_wrong")),
+            number(record["length"], 1),
             *(number(record[k]) for k in ("truncated", "accuracy_completed", "accuracy_truncated")),
             number(record["entropy"]),
             *([number(record["kl_exact_sequence"])] if has_kl else []),
@@ -85,8 +85,8 @@ def _responses(records: Sequence[Record]) -> Table:
         for record in records
     ]
     note = (
-        "length: mean tokens, of all, right and wrong responses; cut: share truncated; acc. done, "
-        "acc. cut: accuracy of the completed and of the truncated; entropy: exact, nats per token"
+        "length: mean tokens; cut: share truncated; acc. done, acc. cut: accuracy of the completed "
+        "and of the truncated; entropy: exact, nats per token"
     )
     if has_kl:
         head, note = [*head, "KL/seq"], f"{note}; {KL_NOTE}"
