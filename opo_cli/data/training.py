@@ -185,7 +185,7 @@ def hub_row(data: Data) -> HubSet:
     elif data.split != Data().split:
         row = replace(row, split=data.split, num_problems=0)
     if data.config:
-        row = replace(row, configs=(data.config,), num_problems=0)
+        row = replace(row, configs=tuple(data.config.split(",")), num_problems=0)
     if data.revision:
         row = replace(row, revision=data.revision, num_problems=0)
     if data.columns != Columns():

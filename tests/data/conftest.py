@@ -34,6 +34,8 @@ class Repo:
     """Files of which another content of the same length comes than the checksum says."""
     status: int = 200
     """Of every answer, if not 200."""
+    file_status: int = 200
+    """Of the files but the README, likewise."""
 
     def entry(self, path: str) -> dict:
         content = self.files[path]
@@ -153,6 +155,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         if path not in repo.files:
             self.fail(404, "EntryNotFound", {"X-Repo-Commit": repo.commit})
+            return
+        if path != "README.md" and repo.file_status != 200:
+            self.fail(repo.file_status, "")
             return
         content, entry = repo.files[path], repo.entry(path)
         etag = entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]

@@ -247,6 +247,13 @@ def test_a_hub_out_of_order(aime: Repo, hub_opo):
     assert time.monotonic() - started < LONGEST_FAILURE
 
 
+def test_files_that_may_not_be_read(aime: Repo, hub_opo):
+    aime.file_status = 403
+    message, hint = errors(hub_opo("prepare", "--benchmarks", "AIME24"))
+    assert "loading 'math-ai/aime24' failed" in message
+    assert "try again" in hint
+
+
 def test_a_revision_that_is_gone(aime: Repo, hub_opo):
     aime.commit = OTHER_COMMIT
     message, _ = errors(hub_opo("prepare", "--benchmarks", "AIME24"))
@@ -281,6 +288,23 @@ def test_two_configs_and_none_asked_for(hub: Hub, hub_opo):
     assert "has several configs" in message
     assert "it has: a, b" in hint
     assert "data.config" in hint
+
+
+def test_several_configs_one_after_the_other(hub: Hub, hub_opo):
+    rows = [{"question": f"{n}+0?", "answer": str(n)} for n in range(4)]
+    files = {"I/test.jsonl": jsonl(rows[:2]), "II/test.jsonl": jsonl(rows[2:])}
+    files["README.md"] = card({name: {"test": f"{name}/test.jsonl"} for name in ("I", "II")})
+    hub.repos["some/one"] = Repo(files)
+    settings = ("data.source=some/one", "data.split=test", "data.config=I,II", "model.path=x")
+    options = [word for setting in settings for word in ("--set", setting)]
+    result = hub_opo("prepare", "--preset", "smoke", *options)
+    assert result.returncode == 0, result.stderr
+    file = Path(result.stdout.splitlines()[-2])
+    problems = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [problem["id"] for problem in problems] == ["I/0000", "I/0001", "II/0000", "II/0001"]
+    assert [problem["answer"] for problem in problems] == ["0", "1", "2", "3"]
+    facts = json.loads((file.parent / "source.json").read_text())
+    assert facts["source"] == "some/one/I+II/test"
 
 
 def test_a_changed_column(hub: Hub, hub_opo):
