@@ -1,75 +1,154 @@
 """What counts as a correct answer. Pure functions of strings; `pool.py` runs the costly one.
 
-The order: the last `\\boxed{}` of the response, a plain comparison of integers or of equal text,
-and only then math-verify. No model output is ever evaluated by us.
+The order for one answer: is there one; is it the same text or the same plain number; is it short
+and small enough to be read; and only then math-verify (`mathematics.py`), in a worker. No model
+output is ever evaluated by us.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
+from importlib.metadata import version
+from typing import NamedTuple
 
-INTEGER = re.compile(r"[+-]?\d{1,15}")
-BRACES = re.compile(r"\\.|[{}]", re.DOTALL)  # An escaped character hides its brace.
-MAX_BOX_CHARACTERS = 300  # A longer "answer" is no answer, and parsers choke on it.
+from opo_cli.grading.extract import Found
+from opo_cli.grading.normal import (
+    DOTS,
+    canonical,
+    compact,
+    is_blank,
+    is_word,
+    number,
+    same_number,
+    tidy,
+)
+from opo_cli.grading.screen import is_too_large
+from opo_cli.records import source_digest
+from opo_cli.types import GradeReason
+
+LABEL = re.compile(
+    # A multiple-choice label with its value: \textbf{(B)}\ 12, \text{(B) }12, (B) 12.
+    r"(?:\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{\s*\(?(?P<a>[A-J])\)?\s*[.:)]?\s*\}"
+    r"|\((?P<b>[A-J])\))(?:\s|\\[ ,;:]|\\q?quad|~|[.:])*(?P<rest>.*)",
+    re.DOTALL,
+)
+STATED_LABEL = re.compile(r"\b(?i:answer|option|choice)(?:\s+is)?\W{0,6}\(?([A-J])\)?(?![A-Za-z])")
+BASED = re.compile(r"(\d+)_\{?(\d{1,2})\}?")
+MEASURED = re.compile(
+    r"(.*?\d\}*)(?:\\[ ,;:]|~|\s)*(?:\\(?:text|mathrm|textrm|mbox)\{\s*)?([a-z]{1,2})\s*\}?"
+)
+SCALED = frozenset(("mm", "cm", "m", "km", "mg", "g", "kg", "ms", "s", "h", "ml", "l"))
+"""Units that differ by a factor: 5 m is not 5 cm, though either may be stated as 5."""
+MIN_WORD = 4
 
 
-def last_box(text: str) -> str | None:
-    """The content of the last `\\boxed{...}` with balanced braces, or None.
+class Question(NamedTuple):
+    """What a worker is asked."""
 
-    What stands before `</think>` is thinking, not answer.
-    """
-    text = text.rpartition("</think>")[2]
-    start = text.rfind("\\boxed")
-    while start >= 0:
-        content = _balanced(text, start + len("\\boxed"))
-        if content is not None:
-            return content.strip()
-        start = text.rfind("\\boxed", 0, start)
-    return None
+    given: str
+    """Tidied; or the end of a response, as it is, where nothing marks the answer in it."""
+    answer: str
+    """The reference answer, tidied."""
+    is_marked: bool
 
 
-def _balanced(text: str, position: int) -> str | None:
-    """The text between the brace at `position` (spaces skipped) and its partner."""
-    while position < len(text) and text[position].isspace():
-        position += 1
-    if position >= len(text) or text[position] != "{":
-        return None
-    depth = 0
-    for mark in BRACES.finditer(text, position):
-        depth += {"{": 1, "}": -1}.get(mark[0], 0)
-        if depth == 0:
-            return text[position + 1 : mark.start()]
-    return None
+def screened(found: Found | None, answer: str, max_characters: int) -> GradeReason | Question:
+    """The verdict where it needs no mathematics, else what to ask a worker."""
+    if found is None:
+        return "no-answer"
+    if found.is_marked and is_blank(found.text):
+        return "empty"
+    reference = tidy(answer)
+    if is_blank(reference):
+        return "error"
+    given = tidy(found.text)
+    if found.is_marked and len(given) > max(max_characters, 2 * len(reference)):
+        is_same = compact(given) == compact(reference) or _are_same_numbers(given, reference)
+        return "correct" if is_same else "refused"
+    if not found.is_marked and _label(reference)[0] is not None:
+        given = (STATED_LABEL.findall(found.text) or [given])[-1]
+    verdict = quick_verdict(given, reference)
+    if verdict is not None:
+        return "correct" if verdict else "wrong"
+    if not found.is_marked:
+        tail = readable_tail(found.text)
+        return "refused" if tail is None else Question(tail, reference, False)
+    if is_too_large(given) or is_too_large(reference):
+        return "refused"
+    return Question(given, reference, True)
 
 
-def quick_verdict(extracted: str, answer: str) -> bool | None:
-    """The verdict where it needs no mathematics, else None."""
-    extracted, answer = extracted.strip(), answer.strip()
-    if INTEGER.fullmatch(extracted) and INTEGER.fullmatch(answer):
-        return int(extracted) == int(answer)
-    if extracted == answer and extracted:
+def quick_verdict(given: str, answer: str) -> bool | None:
+    """The verdict on two tidied answers where it needs no mathematics, else None."""
+    compact_given, compact_answer = compact(given), compact(answer)
+    if compact_given == compact_answer:
         return True
-    if not extracted or len(extracted) > MAX_BOX_CHARACTERS:
+    same = _are_same_numbers(given, answer)
+    if same is not None:
+        return same
+    by_label = _label_verdict(given, answer)
+    if by_label is not None:
+        return by_label
+    if _elements(compact_given) == _elements(compact_answer):
+        return True
+    return False if _is_surely_wrong(given, answer) else None
+
+
+def _are_same_numbers(given: str, answer: str) -> bool | None:
+    """None where they are not both plain numbers."""
+    numbers = number(compact(given)), number(compact(answer))
+    return None if None in numbers else same_number(*numbers)
+
+
+def _elements(text: str) -> list[str]:
+    """Of a bare list, sorted: its order does not matter. Brackets are not looked into."""
+    has_brackets = any(mark in text for mark in "()[]{}=<>")
+    return [text] if has_brackets else sorted(canonical(part) for part in text.split(","))
+
+
+def _is_surely_wrong(given: str, answer: str) -> bool:
+    """What math-verify would take for equal, or spend time on."""
+    if any(DOTS.search(text) for text in (given, answer)):
+        return True  # It drops dots: 1, 2, ..., n would be 1, 2, n.
+    if is_word(given) and is_word(answer) and min(len(given), len(answer)) >= MIN_WORD:
+        return True  # It takes letters for factors, in any order.
+    if BASED.fullmatch(given) and BASED.fullmatch(answer):
+        return True  # It drops bases.
+    units = [MEASURED.fullmatch(text) for text in (given, answer)]
+    if None in units:
         return False
+    return units[0][2] != units[1][2] and {units[0][2], units[1][2]} <= SCALED
+
+
+def _label_verdict(given: str, answer: str) -> bool | None:
+    """Where one side is a multiple-choice label, alone or before its value."""
+    (label, value), (wanted, wanted_value) = map(_label, (given, answer))
+    if label is None or (wanted is None and not value):
+        return None
+    if wanted is not None and (label != wanted or not (value and wanted_value)):
+        return label == wanted
+    return quick_verdict(value, wanted_value) if value else None
+
+
+def _label(text: str) -> tuple[str | None, str]:
+    """(label, value): ("B", "12"), ("B", ""), or (None, the text)."""
+    match = LABEL.fullmatch(text)
+    if match is not None:
+        return match["a"] or match["b"], match["rest"].strip()
+    return (text, "") if re.fullmatch("[A-J]", text) else (None, text)
+
+
+def readable_tail(text: str) -> str | None:
+    """As much of a response's end as names no numbers too large to evaluate."""
+    for tail in (text, text.rstrip().rpartition("\n")[2]):
+        # In prose, an exclamation mark is none of mathematics.
+        if not is_too_large(re.sub(r"!(?=\s|$)", "", tail)):
+            return tail
     return None
 
 
-def math_verdict(extracted: str, answer: str) -> bool:
-    """math-verify's verdict. Slow at times and may hang: run it where it can be killed.
-
-    The reference answer goes into a box of its own first: parsed bare, LaTeX answers come out
-    empty or wrong. Gold comes first: `verify` is not symmetric. Its own timeouts are off: they
-    would turn a hang into "wrong".
-
-    Raises:
-        ValueError: the reference answer does not parse, so nothing could match it.
-    """
-    import math_verify
-
-    gold, given = (
-        math_verify.parse("\\boxed{" + text.strip().strip("$") + "}", parsing_timeout=None)
-        for text in (answer, extracted)
-    )
-    if not gold:
-        raise ValueError(f"the reference answer {answer!r} does not parse")
-    return bool(math_verify.verify(gold, given, timeout_seconds=None))
+@cache
+def grader_version() -> str:
+    """Changes whenever verdicts may: math-verify's version and a digest of our own sources."""
+    return f"math-verify {version('math-verify')}, opo {source_digest('grading')[:12]}"

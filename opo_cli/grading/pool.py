@@ -1,54 +1,40 @@
-"""Grading in worker processes: one that takes too long is killed and replaced.
+"""Grades whole batches: what needs no mathematics at once, the rest in worker processes.
 
-math-verify's own timeout is an alarm signal, which C code can outlive and threads cannot use; only
-another process gives a bound. Workers start when the first answer needs them, so a task of plain
-integers never pays for them.
+Workers start when the first answer needs them, so a task of plain integers never pays for them.
 """
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import multiprocessing
-import os
-import resource
-import signal
-import sys
-from collections.abc import Sequence
-from concurrent.futures import TimeoutError
-
-from pebble import ProcessPool
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from opo_cli.config import Grading
-from opo_cli.grading.grader import last_box, math_verdict, quick_verdict
-from opo_cli.types import Grade, GradedGroup, GradeReason, Group, Rollout
+from opo_cli.grading.extract import extract
+from opo_cli.grading.grader import Question, screened
+from opo_cli.grading.workers import Workers
+from opo_cli.types import GRADER_FAILURES, AnswerFormat, Grade, GradedGroup, GradeReason, Group
 
-WORKER_MEMORY_BYTES = 2 * 2**30
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-TASKS_PER_WORKER = 20_000  # Then a fresh one: parsers cache without bound.
+MAX_REMEMBERED = 10_000
+"""Verdicts of workers kept for answers that come again."""
 
 
-def _start_worker(parent: int) -> None:
-    """In the worker: die with the parent, leave Ctrl-C to it, bound the memory, import early."""
-    if sys.platform == "linux":
-        # The kernel's doing, because no Python thread runs while C code holds the interpreter.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-        resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_BYTES, WORKER_MEMORY_BYTES))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Pebble's own handler is Python code: it never runs while C code hangs, and costs 3 s a kill.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    logging.disable(logging.CRITICAL)
-    math_verdict("1", "1")
+class Case(NamedTuple):
+    """A response with its reference answer."""
+
+    text: str
+    answer: str
+    answer_format: AnswerFormat = "any"
+    is_finished: bool = True
+    """Whether the model stopped by itself."""
 
 
 class Grader:
-    """Grades groups; a context manager that ends its workers."""
+    """Grades responses; a context manager that ends its workers."""
 
     def __init__(self, config: Grading):
         self.config = config
-        self._pool: ProcessPool | None = None
+        self._workers: Workers | None = None
+        self._remembered: dict[Question, GradeReason] = {}
 
     def __enter__(self) -> Grader:
         return self
@@ -57,71 +43,101 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.stop()
-            self._pool.join()
-            self._pool = None
+        """Ends the workers; the next answer that needs one starts them anew."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
 
-    def grade(self, groups: Sequence[Group]) -> list[GradedGroup]:
-        """Grades every rollout of every group, in order."""
-        pairs = [
-            (rollout, group.prompt.problem.answer) for group in groups for rollout in group.rollouts
-        ]
-        grades = iter(self.grade_responses(pairs))
+    def grade(
+        self, groups: Sequence[Group], *, require_stop: bool | None = None
+    ) -> list[GradedGroup]:
+        """Grades every rollout of every group, in order.
+
+        Args:
+            require_stop: whether a truncated response earns nothing, whatever answer it states;
+                None: as `grading.require_stop` says.
+
+        Raises:
+            OpoError: workers are needed and do not start.
+        """
+        strict = self.config.require_stop if require_stop is None else require_stop
+        rollouts = [(group, rollout) for group in groups for rollout in group.rollouts]
+        is_cut = [strict and rollout.finish_reason != "stop" for _, rollout in rollouts]
+        graded = iter(
+            self.grade_texts(
+                [
+                    Case(
+                        rollout.text,
+                        group.prompt.problem.answer,
+                        group.prompt.answer_format,
+                        rollout.finish_reason == "stop",
+                    )
+                    for (group, rollout), cut in zip(rollouts, is_cut, strict=True)
+                    if not cut
+                ]
+            )
+        )
+        grades = iter([_grade("truncated", None) if cut else next(graded) for cut in is_cut])
         return [
             GradedGroup(group=group, grades=tuple(next(grades) for _ in group.rollouts))
             for group in groups
         ]
 
-    def grade_responses(self, pairs: Sequence[tuple[Rollout, str]]) -> list[Grade]:
-        """(rollout, reference answer) pairs -> grades; only mathematics goes to a worker."""
-        boxes = [last_box(rollout.text) for rollout, _ in pairs]
-        verdicts: list[bool | GradeReason | None] = []
-        for (rollout, answer), box in zip(pairs, boxes, strict=True):
-            if self.config.require_stop and rollout.finish_reason != "stop":
-                verdicts.append("truncated")
-            elif box is None:
-                verdicts.append("no-answer")
+    def grade_texts(
+        self, cases: Sequence[Case], *, on_done: Callable[[int], None] | None = None
+    ) -> list[Grade]:
+        """A grade for every case, in order.
+
+        Args:
+            on_done: called with the number of cases graded, as it grows.
+
+        Raises:
+            OpoError: workers are needed and do not start.
+        """
+        grades: list[Grade] = [None] * len(cases)
+        open_rows: dict[Question, list[int]] = {}
+        answers: list[str | None] = []
+        for row, case in enumerate(cases):
+            found = extract(case.text, case.answer_format, is_finished=case.is_finished)
+            answers.append(None if found is None else found.text)
+            verdict = screened(found, case.answer, self.config.max_answer_characters)
+            verdict = self._remembered.get(verdict, verdict)
+            if isinstance(verdict, Question):
+                open_rows.setdefault(verdict, []).append(row)
             else:
-                verdicts.append(quick_verdict(box, answer))
-        hard = [row for row, verdict in enumerate(verdicts) if verdict is None]
-        answers = self._math_verdicts([(boxes[row], pairs[row][1]) for row in hard])
-        for row, verdict in zip(hard, answers, strict=True):
-            verdicts[row] = verdict
-        return [_grade(verdict, box) for verdict, box in zip(verdicts, boxes, strict=True)]
+                grades[row] = _grade(verdict, answers[row])
+        num_done = len(cases) - sum(map(len, open_rows.values()))
+        for question, reason, seconds in self._judged(open_rows):
+            for row in open_rows[question]:
+                grades[row] = _grade(reason, answers[row], seconds)
+                seconds = 0.0  # The first one paid.
+            num_done += len(open_rows[question])
+            if on_done is not None:
+                on_done(num_done)
+        return grades
 
-    def _math_verdicts(self, cases: list[tuple[str, str]]) -> list[bool | GradeReason]:
-        if not cases:
-            return []
-        distinct = dict.fromkeys(cases)
-        pool = self._workers()
-        futures = {
-            case: pool.schedule(math_verdict, args=case, timeout=self.config.timeout_seconds)
-            for case in distinct
-        }
-        for case, future in futures.items():
-            try:
-                distinct[case] = future.result()
-            except TimeoutError:
-                distinct[case] = "timeout"
-            except Exception:  # Whatever broke: the worker, math-verify, the reference answer.
-                distinct[case] = "error"
-        return [distinct[case] for case in cases]
+    def _judged(self, questions: Iterable[Question]):
+        if not questions:
+            return
+        if self._workers is None:
+            self._workers = Workers(self.config)
+        for question, reason, seconds in self._workers.judge_all(questions):
+            if reason not in GRADER_FAILURES:
+                self._remember(question, reason)
+            yield question, reason, seconds
 
-    def _workers(self) -> ProcessPool:
-        if self._pool is None:
-            self._pool = ProcessPool(
-                max_workers=self.config.num_workers,
-                max_tasks=TASKS_PER_WORKER,
-                initializer=_start_worker,
-                initargs=(os.getpid(),),
-                # Not fork: the parent has torch's threads. Not a fork server: it would outlive us.
-                context=multiprocessing.get_context("spawn"),
-            )
-        return self._pool
+    def _remember(self, question: Question, reason: GradeReason) -> None:
+        if len(self._remembered) >= MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[question] = reason
 
 
-def _grade(verdict: bool | GradeReason, box: str | None) -> Grade:
-    correct = verdict is True
-    reason: GradeReason = verdict if isinstance(verdict, str) else "correct" if correct else "wrong"
-    return Grade(reward=float(correct), correct=correct, extracted=box, reason=reason)
+def _grade(reason: GradeReason, extracted: str | None, seconds: float = 0.0) -> Grade:
+    correct = reason == "correct"
+    return Grade(
+        reward=float(correct),
+        correct=correct,
+        extracted=extracted,
+        reason=reason,
+        seconds=seconds,
+    )

@@ -11,7 +11,7 @@ import pytest
 from opo_cli.config import Data, Style, Styles
 from opo_cli.data import tiny
 from opo_cli.errors import OpoError
-from opo_cli.grading.grader import last_box
+from opo_cli.grading.extract import last_box
 from opo_cli.types import Problem
 
 SMALL = Data(num_problems=300, min_terms=2, max_terms=4)

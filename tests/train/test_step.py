@@ -13,7 +13,7 @@ from opo_cli.algorithms import ALGORITHMS
 from opo_cli.certificate import KEY
 from opo_cli.config import Config
 from opo_cli.data.sources import TrainingPrompts
-from opo_cli.grading.grader import last_box
+from opo_cli.grading.extract import last_box
 from opo_cli.grading.pool import Grader
 from opo_cli.metrics import METRICS
 from opo_cli.model.policy import score
