@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opo_cli.config import Columns, Config
 
 NAME = "prepare"
+NO_FILE = "-"
 Row = tuple[str, str, str, str, str]
 """Benchmark, problems, source, sha256, file."""
 
@@ -28,8 +29,7 @@ def command(
         typer.Option(
             "--preset",
             "-p",
-            help=f"See: opo list presets.  [default: {DEFAULT_PRESET}, unless --benchmarks]",
-            show_default=False,
+            help=f"See: opo list presets. Without it: {DEFAULT_PRESET}, or with --benchmarks none.",
         ),
     ] = None,
     benchmarks: Annotated[
@@ -70,7 +70,8 @@ def _print_benchmarks(names: list[str], columns: Columns) -> None:
     head = ("benchmark", "problems", "source", "sha256", "file")
     if rows:
         print_tables(out, [Table(title="", head=head, rows=rows)], "rich")
-        out.print(str(cache_folder() / "problems"), soft_wrap=True, markup=False)
+        if any(row[-1] != NO_FILE for row in rows):
+            out.print(str(cache_folder() / "problems"), soft_wrap=True, markup=False)
     for error in failures:
         complain(error.message, error.hint)
     if failures:
@@ -81,7 +82,7 @@ def _benchmark(name: str, columns: Columns) -> Row:
     from opo_cli.console import progress
     from opo_cli.data.benchmarks import benchmark_row, kept_benchmark, load_benchmark
 
-    file = ""
+    file = NO_FILE
     if benchmark_row(name).hub:
         with progress(f"fetch {name}", 1):
             kept = kept_benchmark(name)

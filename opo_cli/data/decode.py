@@ -77,9 +77,14 @@ def _user_message(messages: list[Any]) -> Any:
     return messages[roles.index("user")].get("content")
 
 
+def label_text(cell: Any) -> str:
+    """An id or a subject, which tables print: nothing that moves a terminal's cursor."""
+    return "".join(filter(str.isprintable, text_of(cell)))
+
+
 def level_text(cell: Any) -> str:
     """5, 5.0, "5" and "Level 5" are all "5"; "Level ?" is none."""
-    text = text_of(cell).removeprefix("Level ").strip()
+    text = label_text(cell).removeprefix("Level ").strip()
     return "" if text == "?" else re.sub(r"\.0+$", "", text)
 
 

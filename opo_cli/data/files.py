@@ -164,6 +164,6 @@ def schema_columns(schema: Any) -> tuple[str, ...]:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says, in one line."""
+    """What a library's error says, in one printable line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+    return "".join(filter(str.isprintable, lines[0][:200]))

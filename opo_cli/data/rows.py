@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opo_cli.config import Columns
-from opo_cli.data.decode import answer_text, level_text, question_text, text_of
+from opo_cli.data.decode import answer_text, label_text, level_text, question_text
 from opo_cli.data.files import Rows
 from opo_cli.errors import OpoError
 from opo_cli.types import Problem
@@ -49,7 +49,7 @@ def _usual(field: str, ranks: Sequence[Sequence[str]], data: Rows) -> str:
     for names in ranks:
         here = [column for column in data.columns if column.lower() in names]
         if len(here) > 1:
-            raise _no_column(data, f"'{here[0]}' or '{here[1]}': which is the {field}?", field)
+            raise _no_column(data, f"'{here[0]}' or '{here[1]}': which is the {field}", field)
         if here:
             return here[0]
     if field in ("question", "answer"):
@@ -59,8 +59,9 @@ def _usual(field: str, ranks: Sequence[Sequence[str]], data: Rows) -> str:
 
 def _no_column(data: Rows, what: str, field: str) -> OpoError:
     benchmark = f"--columns {field}=NAME" if data.is_local else COPY + f" --columns {field}=NAME"
+    columns = ", ".join(name if name.isprintable() else ascii(name) for name in data.columns)
     return OpoError(
-        f"{data.where}: {what}; its columns: {', '.join(data.columns)}",
+        f"{data.where}: {what}; its columns: {columns}",
         f"for a benchmark: {benchmark}; for training: --set data.columns.{field}=NAME",
     )
 
@@ -101,12 +102,12 @@ def decode(
             answer = answer_text(cell(row, columns.answer), encoding)
             level, subject = cell(row, columns.level), cell(row, columns.subject)
             problem = Problem(
-                id=prefix + (text_of(cell(row, columns.id)) or f"{place:04d}"),
+                id=prefix + (label_text(cell(row, columns.id)) or f"{place:04d}"),
                 question=question,
                 answer=answer,
                 benchmark=benchmark,
                 level=level_text(level),
-                subject=text_of(subject),
+                subject=label_text(subject),
             )
         except ValueError as error:
             yield Refused(number, f"cannot be read: {error}")

@@ -135,7 +135,11 @@ def test_given_columns_reach_into_nested_ones(tmp_path: Path):
 @pytest.mark.parametrize(
     ("row", "columns", "said"),
     [
-        ({"problem": "a", "question": "b", "answer": "1"}, {}, "'problem' or 'question': which"),
+        (
+            {"problem": "a", "question": "b", "answer": "1"},
+            {},
+            "'problem' or 'question': which is the question",
+        ),
         ({"text": "a", "answer": "1"}, {}, "no column has a usual name of the question"),
         ({"problem": "a", "n": "1"}, {}, "no column has a usual name of the answer"),
         ({"problem": "a", "answer": "1"}, {"answer": "answr"}, "there is no column 'answr'"),
@@ -172,6 +176,21 @@ def test_ids_are_unique(tmp_path: Path):
     assert [p.id for p in loaded(tmp_path, rows, id="key")] == ["0", "1", "2", "3"]
     with pytest.raises(OpoError, match="id '0' is there twice in column 'id'"):
         loaded(tmp_path, rows, id="id")
+
+
+def test_labels_and_messages_are_printable(tmp_path: Path):
+    row = {
+        "problem": "1+1?",
+        "answer": "2",
+        "id": "a\x1b[2Jb\n",
+        "level": "\x07 3",
+        "type": "x\x9b",
+    }
+    (problem,) = loaded(tmp_path, [row])
+    assert (problem.id, problem.level, problem.subject) == ("a[2Jb", "3", "x")
+    with pytest.raises(OpoError) as caught:
+        loaded(tmp_path, [{"\x1b[2J\n": 1}])
+    assert caught.value.message.isprintable()
 
 
 # --- the shared files -------------------------------------------------------------------------
