@@ -79,13 +79,11 @@ def _print_benchmarks(names: list[str], columns: Columns) -> None:
 
 
 def _benchmark(name: str, columns: Columns) -> Row:
-    from opo_cli.console import progress
     from opo_cli.data.benchmarks import benchmark_row, kept_benchmark, load_benchmark
 
     file = NO_FILE
     if benchmark_row(name).hub:
-        with progress(f"fetch {name}", 1):
-            kept = kept_benchmark(name)
+        kept = kept_benchmark(name)
         problems, file = kept.problems, f"{kept.file.parent.name}/{kept.file.name}"
     else:
         problems = load_benchmark(name, columns)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from opo_cli.choose import choose
 from opo_cli.config import Columns
+from opo_cli.console import progress
 from opo_cli.data import tiny
 from opo_cli.data.files import READERS, read_file
 from opo_cli.data.hub import HubSet, fetch
@@ -212,10 +213,12 @@ def kept_benchmark(name: str) -> Kept:
 
 def _fetched(name: str, row: Benchmark) -> ProblemSet:
     problems, revision = [], ""
-    for part in fetch(row, _remedy(name)):
-        prefix = f"{part.config}/" if len(row.configs) > 1 else ""
-        problems += every_problem(part.data, row.columns, row.encoding, name, prefix)
-        revision = part.commit
+    with progress(f"fetch {name}", len(row.configs)) as update:
+        for done, part in enumerate(fetch(row, _remedy(name))):
+            update(done, part.data.where)
+            prefix = f"{part.config}/" if len(row.configs) > 1 else ""
+            problems += every_problem(part.data, row.columns, row.encoding, name, prefix)
+            revision = part.commit
     if len(problems) != row.num_problems:
         raise OpoError(
             f"{name}: {row.hub}@{revision[:12]} has {len(problems)} problems, not the "

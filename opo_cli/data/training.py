@@ -12,7 +12,7 @@ from typing import Any
 
 from opo_cli.choose import did_you_mean
 from opo_cli.config import Columns, Config, Data
-from opo_cli.console import warn
+from opo_cli.console import progress, warn
 from opo_cli.data import tiny
 from opo_cli.data.audit import Overlap, audit
 from opo_cli.data.benchmarks import check_names, load_benchmark
@@ -204,12 +204,14 @@ def _from_hub(data: Data) -> tuple[ProblemSet, Counts]:
 def _fetched(name: str, row: HubSet) -> tuple[ProblemSet, dict[str, int]]:
     problems: list[Problem] = []
     counts, seen, revision = Counts(), set(), ""
-    for part in fetch(row, _remedy()):
-        prefix = f"{part.config}/" if len(row.configs) > 1 else ""
-        columns = find_columns(row.columns, part.data)
-        items = decode(part.data, columns, row.encoding, name, prefix)
-        problems += distinct_problems(items, counts, seen)
-        revision = part.commit
+    with progress(f"fetch {name}", len(row.configs)) as update:
+        for done, part in enumerate(fetch(row, _remedy())):
+            update(done, part.data.where)
+            prefix = f"{part.config}/" if len(row.configs) > 1 else ""
+            columns = find_columns(row.columns, part.data)
+            items = decode(part.data, columns, row.encoding, name, prefix)
+            problems += distinct_problems(items, counts, seen)
+            revision = part.commit
     if row.num_problems and counts.rows != row.num_problems:
         raise OpoError(
             f"{name}: {row.hub}@{revision[:12]} has {counts.rows} rows, not {row.num_problems}",

@@ -4,6 +4,7 @@ told when it does not."""
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -114,6 +115,7 @@ def test_every_benchmark_is_fetched_once(hub: Hub, hub_opo, tmp_path: Path):
     hub.requests.clear()
     again = hub_opo("prepare", "--benchmarks", ",".join(FROM_HUB), COLUMNS="200")
     assert again.stdout == first.stdout
+    assert again.stderr == ""
     assert hub.requests == []
 
 
@@ -204,6 +206,10 @@ def test_offline_with_and_without_copies(aime: Repo, hub: Hub, hub_opo, tmp_path
     hub.requests.clear()
     ours = hub_opo("prepare", "--benchmarks", "AIME24", HF_HUB_OFFLINE="1", HF_HOME="elsewhere")
     assert ours.returncode == 0, ours.stderr
+    shutil.copytree(tmp_path / "opo" / "problems", tmp_path / "node" / "problems")
+    node = {"HF_HUB_OFFLINE": "1", "HF_HOME": "elsewhere", "OPO_CACHE": "node"}
+    copied = hub_opo("prepare", "--benchmarks", "AIME24", **node)
+    assert copied.returncode == 0, copied.stderr
     theirs = hub_opo("prepare", "--benchmarks", "AIME24", HF_HUB_OFFLINE="1", OPO_CACHE="elsewhere")
     assert theirs.returncode == 0, theirs.stderr
     assert hub.requests == []
