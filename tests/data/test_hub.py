@@ -165,6 +165,19 @@ def test_every_training_set(name: str, hub: Hub, hub_opo, tmp_path: Path):
         assert f"--set data.source={row.hub}" in hint
 
 
+def test_an_evaluation_fetches_what_it_needs(aime: Repo, hub: Hub, hub_opo, base: Path):
+    """The tiny model on real names: the score is 0 of course, the problems are the hub's."""
+    options = ("--model", str(base), "--samples", "1", "--limit", "2", "--format", "json")
+    fetched = hub_opo("eval", "AIME24", *options, "--set", "eval.max_new_tokens=8")
+    assert fetched.returncode == 0, fetched.stderr
+    assert "fetch AIME24: done" in fetched.stderr
+    hub.requests.clear()
+    again = hub_opo("eval", "AIME24", *options, "--set", "eval.max_new_tokens=8")
+    assert again.returncode == 0, again.stderr
+    assert hub.requests == []
+    assert {row["benchmark"] for row in json.loads(again.stdout)} == {"AIME24"}
+
+
 # --- what goes wrong --------------------------------------------------------------------------
 
 
