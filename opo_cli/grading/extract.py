@@ -15,7 +15,7 @@ from opo_cli.types import AnswerFormat
 TAIL_CHARACTERS = 600
 """Where nothing marks the answer, the last number or formula of so many characters is it."""
 
-MARKS = re.compile(r"\\+(?:boxed|fbox)(?![A-Za-z])\s*|\\.|[{}]", re.DOTALL)
+MARKS = re.compile(r"\\{1,4}(?:boxed|fbox)(?![A-Za-z])\s*|\\.|[{}]", re.DOTALL)
 BOXES = ("\\boxed", "\\fbox")
 BARE = re.compile(
     # What a box without braces holds: a number, a letter, or a command with its arguments.
@@ -150,3 +150,4 @@ def _box_or_all(text: str) -> str:
 
 
 MARKED: dict[str, Callable[[str], str | None]] = {"box": last_box, "tag": tagged, "line": lined}
+FORMATS = {"any": "whichever it has, else the last number or formula", **MARKED}

@@ -87,7 +87,7 @@ def tidy(text: str) -> str:
     if not text.isascii():
         text = _without_unicode(text)
     text = "".join(c for c in ESCAPES.sub("", text) if c.isprintable() or c in "\n\t")
-    text = text.strip().rstrip(" ,;\n\t").removesuffix("\\\\")
+    text = text.strip().rstrip(" ,;\n\t").rstrip("\\")  # Line ends and thin spaces, too.
     text = _unwrapped(LAYOUT.sub("", text).strip())
     text = DELIMITERS.sub("", text)
     text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)

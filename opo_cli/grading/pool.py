@@ -35,6 +35,8 @@ class Grader:
         self.config = config
         self._workers: Workers | None = None
         self._remembered: dict[Question, GradeReason] = {}
+        self.num_quick = 0
+        """Responses graded without mathematics."""
 
     def __enter__(self) -> Grader:
         return self
@@ -97,15 +99,18 @@ class Grader:
         grades: list[Grade] = [None] * len(cases)
         open_rows: dict[Question, list[int]] = {}
         answers: list[str | None] = []
+        num_quick = 0
         for row, case in enumerate(cases):
             found = extract(case.text, case.answer_format, is_finished=case.is_finished)
             answers.append(None if found is None else found.text)
             verdict = screened(found, case.answer, self.config.max_answer_characters)
+            num_quick += not isinstance(verdict, Question)
             verdict = self._remembered.get(verdict, verdict)
             if isinstance(verdict, Question):
                 open_rows.setdefault(verdict, []).append(row)
             else:
                 grades[row] = _grade(verdict, answers[row])
+        self.num_quick += num_quick
         num_done = len(cases) - sum(map(len, open_rows.values()))
         for question, reason, seconds in self._judged(open_rows):
             for row in open_rows[question]:

@@ -1,8 +1,13 @@
-"""Boxes, quick verdicts, mathematics, and the accuracy on labelled cases."""
+"""Verdicts on the shared cases, each disagreement named, and what needs no worker."""
 
 from __future__ import annotations
 
 import json
+import os
+import resource
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,73 +15,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opo_cli.config import Grading
-from opo_cli.grading.grader import MAX_BOX_CHARACTERS, last_box, math_verdict, quick_verdict
-from opo_cli.grading.pool import Grader
-from opo_cli.types import Rollout
+from opo_cli.grading.extract import Found
+from opo_cli.grading.grader import Question, grader_version, quick_verdict, screened
+from opo_cli.grading.pool import Case, Grader
 
 quick = settings(deadline=None, derandomize=True)
-CASES = Path(__file__).parents[2].parent / "shared/data/grader_cases.jsonl"
+DATA = Path(__file__).parents[2].parent / "shared/data"
+needs_data = pytest.mark.skipif(not DATA.exists(), reason="shared/data is not beside this checkout")
+
+DISAGREEMENTS: dict[int, str] = {}
+"""Row of grader_cases.jsonl (from 0) -> why our verdict is not its label. None at present."""
+
+
+def rows(name: str) -> list[dict]:
+    return [json.loads(line) for line in (DATA / name).read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (r"so \boxed{7}.", "7"),
-        (r"\boxed{3} ... wait, \boxed{4}", "4"),
-        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
-        (r"\boxed{\boxed{5}}", "5"),
-        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-        ("\\boxed \n{59}", "59"),
-        (r"\boxed{ 8 }", "8"),
-        (r"\boxed{}", ""),
-        (r"\boxed{3} and \boxed{4", "3"),
-        (r"<think>\boxed{1}</think> it is \boxed{2}", "2"),
-        (r"<think>\boxed{1}</think> it is 2", None),
-        (r"<think>a</think>\boxed{1}</think>", None),
-        (r"\boxed{\frac{1}{2}", None),
-        (r"\boxed 7", None),
-        ("the answer is 7", None),
-        ("", None),
-    ],
-)
-def test_last_box(text: str, expected: str | None):
-    assert last_box(text) == expected
-
-
-balanced = st.recursive(
-    st.text("0a+,. ", max_size=4),
-    lambda inner: st.lists(inner.map(lambda s: "{" + s + "}") | inner, max_size=3).map("".join),
-    max_leaves=8,
-)
-
-
-@quick
-@given(balanced, st.text("{}7 \\", max_size=6))
-def test_last_box_finds_any_balanced_content(content: str, before: str):
-    assert last_box(f"{before} \\boxed{{{content}}}. Done }}{{") == content.strip()
-
-
-@pytest.mark.parametrize(
-    ("extracted", "answer", "expected"),
+    ("given", "answer", "expected"),
     [
         ("8", "8", True),
         ("+8", "008", True),
-        ("-0", "0", True),
-        (" 8 ", "8", True),
         ("8", "9", False),
-        ("-8", "8", False),
-        ("x+1", "x+1", True),
-        ("", "8", False),
-        ("", "", False),
-        ("9" * MAX_BOX_CHARACTERS + "9", "8", False),
-        ("8.0", "8", None),
-        ("1,000", "1000", None),
-        ("9" * 16, "8", None),
-        (r"\frac12", "0.5", None),
+        ("8.0", "8", True),
+        ("1,000", "1000", True),
+        (r"\frac12", "0.5", True),
+        ("9" * 16, "8", False),
+        ("x+1", "x + 1", True),
+        ("2, 1", "1,2", True),
+        ("(2,1)", "(1,2)", None),
+        ("Even", "even", True),
+        ("even", "odd", None),
+        ("Tuesday", "Monday", False),
+        (r"\textbf{(B)}\ 12", "12", True),
+        (r"\textbf{(B)}\ 12", "13", False),
+        ("(B)", "B", True),
+        ("B", "C", False),
+        (r"1,2,\ldots,n", r"1,3,\ldots,n", False),
+        ("101_2", "101_3", False),
+        (r"5\text{ m}", r"5\text{ cm}", False),
+        (r"5\text{ m}", "5", None),
+        (r"\sqrt8", r"2\sqrt2", None),
     ],
 )
-def test_quick_verdict(extracted: str, answer: str, expected: bool | None):
-    assert quick_verdict(extracted, answer) is expected
+def test_quick_verdict(given: str, answer: str, expected: bool | None):
+    assert quick_verdict(given, answer) is expected
 
 
 @quick
@@ -87,42 +70,98 @@ def test_quick_verdict_of_integers_compares_them(a: int, b: int):
 
 
 @pytest.mark.parametrize(
-    ("extracted", "answer", "expected"),
+    ("found", "answer", "expected"),
     [
-        (r"\frac12", "0.5", True),
-        ("0.5", r"$\frac{1}{2}$", True),
-        (r"\frac{2}{4}", r"\frac{1}{2}", True),
-        (r"\frac13", r"\frac12", False),
-        ("1,000", "1000", True),
-        (r"\sqrt{8}", r"2\sqrt{2}", True),
-        ("x^2+2x+1", "(x+1)^2", True),
-        ("x^2+2x", "(x+1)^2", False),
-        (r"\{2, 1\}", r"\{1, 2\}", True),
-        ("(2, 1)", "(1, 2)", False),
-        (r"\text{none}", "3", False),
-        # Gold first: the other order takes 0 for the equation.
-        ("0", "a^2+b=0", False),
+        (None, "8", "no-answer"),
+        (Found(r"\,", True), "0", "empty"),
+        (Found("", True), "0", "empty"),
+        (Found("9^{9^{9}}", True), "8", "refused"),
+        (Found("x" * 301, True), "8", "refused"),
+        (Found("x" * 301, True), "x" * 301, "correct"),
+        (Found("0" * 5000 + "8", True), "8", "correct"),
+        (
+            Found("x+" * 160 + "1", True),
+            "x+" * 99 + "y",
+            Question("x+" * 160 + "1", "x+" * 99 + "y", True),
+        ),
+        (Found("2^{1000000}", True), "2^{1000000}", "correct"),
+        (Found("x", True), "9^{9^{9}}", "refused"),
+        (Found("8", True), " ", "error"),
+        (Found("Or 9^{9^{9}}.\nSo 7 it is.", False), "8", Question("So 7 it is.", "8", False)),
+        (Found("It is 9**9**9.", False), "8", "refused"),
     ],
 )
-def test_math_verdict(extracted: str, answer: str, expected: bool):
-    assert math_verdict(extracted, answer) is expected
+def test_screened(found: Found | None, answer: str, expected: str | Question):
+    assert screened(found, answer, 300) == expected
 
 
-@pytest.mark.skipif(not CASES.exists(), reason="the labelled cases are not beside this checkout")
-def test_accuracy_on_labelled_cases():
-    cases = [json.loads(line) for line in CASES.read_text().splitlines()]
-    cases = [case for case in cases if case["kind"] == "boxed"]
-    pairs = [
-        (Rollout(token_ids=(), sampler_logprobs=(), text=text, finish_reason="stop"), gold)
-        for text, gold in ((case["prediction"], case["gold"]) for case in cases)
-    ]
+def test_the_grader_has_a_version():
+    assert grader_version().startswith("math-verify 0.9")
+    assert grader_version() == grader_version()
+
+
+@needs_data
+def test_every_disagreement_with_the_labelled_cases_is_named():
+    cases = rows("grader_cases.jsonl")
     with Grader(Grading()) as grader:
-        grades = grader.grade_responses(pairs)
-    right = [grade.correct == case["equal"] for grade, case in zip(grades, cases, strict=True)]
-    wrongly_accepted = sum(
-        grade.correct and not case["equal"] for grade, case in zip(grades, cases, strict=True)
+        grades = grader.grade_texts([Case(c["prediction"], c["gold"], "any") for c in cases])
+    found = {
+        i for i, (g, c) in enumerate(zip(grades, cases, strict=True)) if g.correct != c["equal"]
+    }
+    assert found == set(DISAGREEMENTS)
+
+
+@needs_data
+def test_boxed_cases_in_the_strict_format():
+    """Where only a box counts, as in training: only the statement after a box is not read."""
+    cases = [case for case in rows("grader_cases.jsonl") if case["kind"] == "boxed"]
+    with Grader(Grading()) as grader:
+        grades = grader.grade_texts([Case(c["prediction"], c["gold"], "box") for c in cases])
+    wrong = [c for g, c in zip(grades, cases, strict=True) if g.correct != c["equal"]]
+    assert len(cases) == 254
+    assert [case["gold"] for case in wrong] == ["10455"]
+
+
+@needs_data
+def test_hostile_outputs(in_tmp: Path):
+    """Verdicts as required, each within its limit, ordinary answers between them right, nothing
+    on the disk, and no worker with more memory than it may have."""
+    hostile = rows("hostile_outputs.jsonl")
+    config = Grading(memory_megabytes=1024)
+    cases = []
+    for i, row in enumerate(hostile):
+        cases += [
+            Case(row["output"], row["gold"]),
+            Case(rf"\boxed{{\sqrt{{{3 * i * i}}}}}", rf"{i}\sqrt3"),
+        ]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    start = time.monotonic()
+    with Grader(config) as grader:
+        grades = grader.grade_texts(cases)
+    assert time.monotonic() - start < 120
+    required = {"true": True, "false": False}
+    wrong = [
+        (row["id"], grade.reason)
+        for row, grade in zip(hostile, grades[::2], strict=True)
+        if row["expect"] in required and grade.correct is not required[row["expect"]]
+    ]
+    assert wrong == []
+    assert all(grade.correct for grade in grades[1::2])
+    assert max(grade.seconds for grade in grades) <= config.timeout_seconds + 1
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert most <= max(before, 1024 * 1024)  # kB
+    assert list(in_tmp.iterdir()) == []
+
+
+def test_the_quick_path_imports_no_mathematics():
+    script = (
+        "import sys; from opo_cli.config import Grading; from opo_cli.grading.pool import *\n"
+        "with Grader(Grading()) as grader:\n"
+        r"    grade, = grader.grade_texts([Case(r'\boxed{\frac12}', '0.5')])" + "\n"
+        "assert grade.correct\n"
+        "print(sorted({'torch', 'sympy', 'math_verify', 'transformers'} & set(sys.modules)))"
     )
-    # Measured with math-verify 0.9.0: 234 of 254 right (0.921), 4 wrongly accepted. Most misses
-    # are answers spread over several boxes, of which only the last one counts.
-    assert sum(right) / len(right) >= 0.91
-    assert wrongly_accepted <= 5
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ
+    )
+    assert result.stdout == "[]\n", result.stderr

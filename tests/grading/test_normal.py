@@ -36,7 +36,9 @@ def test_equal_answers_have_one_form_and_others_another():
     assert len(set.union(*forms)) == len(SAME)
 
 
-@pytest.mark.parametrize("text", ["3 4", "1,00", "x=5", "5cm", "1/0", "5!", "e5", "1..2", "--5", "∞"])
+@pytest.mark.parametrize(
+    "text", ["3 4", "1,00", "x=5", "5cm", "1/0", "5!", "e5", "1..2", "--5", "∞"]
+)
 def test_what_is_no_plain_number(text: str):
     assert number(compact(tidy(text))) is None
 
@@ -98,7 +100,23 @@ def test_canonical_is_total_and_idempotent_on_numbers(text: str):
         assert canonical(form) == form
 
 
-HEAVY = ["{", "}", "$", "\\(", "\\text{", "9", "1,", "√", "²", " ", "x ", "\\,", "(1)_", "0.3...", "½"]
+HEAVY = [
+    "{",
+    "}",
+    "$",
+    "\\(",
+    "\\text{",
+    "9",
+    "1,",
+    "√",
+    "²",
+    " ",
+    "x ",
+    "\\,",
+    "(1)_",
+    "0.3...",
+    "½",
+]
 
 
 @pytest.mark.parametrize("unit", HEAVY)

@@ -1,4 +1,4 @@
-"""Grading in worker processes: what hangs or dies costs one answer, not the run."""
+"""Grading in worker processes: what hangs, dies or eats memory costs one answer, not the run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,30 @@ from contextlib import suppress
 import pytest
 
 from opo_cli.config import Grading
-from opo_cli.grading.pool import Grader
+from opo_cli.errors import OpoError
+from opo_cli.grading import workers as workers_module
+from opo_cli.grading.grader import Question
+from opo_cli.grading.pool import Case, Grader
+from opo_cli.grading.workers import HALF, HANGING, THIRD, Workers
 from opo_cli.types import FinishReason, Grade, Group, Problem, Prompt, Rollout
 
-HALF, HALF_ANSWER = r"\boxed{\frac12}", "0.5"
-HANGING = r"\boxed{1E+4000000}"  # C code that polls no signal for minutes.
+ROOT, ROOT_ANSWER = r"\boxed{\sqrt8}", r"2\sqrt2"
+HEAVY = r"\boxed{\int_0^{1} e^{\sin(\cos(\tan(x^{x})))} \ln(\ln(1+x^x)) dx}"
+"""It takes many seconds, and no screen sees that."""
 
 
 def rollout(text: str, finish_reason: FinishReason = "stop") -> Rollout:
     return Rollout(token_ids=(), sampler_logprobs=(), text=text, finish_reason=finish_reason)
 
 
+def group(answer: str, *rollouts: Rollout, answer_format: str = "box") -> Group:
+    problem = Problem(id=answer, question="?", answer=answer, benchmark="x")
+    prompt = Prompt(problem=problem, text="?", token_ids=(1,), answer_format=answer_format)
+    return Group(prompt=prompt, rollouts=rollouts, policy_version=0)
+
+
 def grade(grader: Grader, text: str, answer: str) -> Grade:
-    return grader.grade_responses([(rollout(text), answer)])[0]
+    return grader.grade_texts([Case(text, answer)])[0]
 
 
 @pytest.fixture
@@ -34,139 +45,223 @@ def others() -> set[int]:
     return {process.pid for process in multiprocessing.active_children()}
 
 
-def workers(others: set[int]) -> list[int]:
-    return [p.pid for p in multiprocessing.active_children() if p.pid not in others]
+def pids(others: set[int]) -> set[int]:
+    return {p.pid for p in multiprocessing.active_children() if p.pid not in others}
 
 
 # --- without a worker -------------------------------------------------------------------------
 
 
-def test_grades_of_integers_start_no_worker():
+def test_plain_answers_start_no_worker():
     with Grader(Grading()) as grader:
-        grades = grader.grade_responses(
-            [(rollout(r"\boxed{8}"), "8"), (rollout(r"\boxed{9}"), "8"), (rollout("8"), "8")]
+        (graded,) = grader.grade(
+            [group("8", *map(rollout, [r"\boxed{8}", r"\boxed{9}", "8", r"\boxed{\frac{16}2}"]))]
         )
-        assert grader._pool is None
-    assert grades == [
-        Grade(reward=1.0, correct=True, extracted="8", reason="correct"),
-        Grade(reward=0.0, correct=False, extracted="9", reason="wrong"),
-        Grade(reward=0.0, correct=False, extracted=None, reason="no-answer"),
-    ]
+        assert grader._workers is None
+    assert [g.reason for g in graded.grades] == ["correct", "wrong", "no-answer", "correct"]
+    assert graded.grades[0] == Grade(reward=1.0, correct=True, extracted="8", reason="correct")
+    assert graded.grades[2] == Grade(reward=0.0, correct=False, extracted=None, reason="no-answer")
+    assert grader.num_quick == 4
 
 
 @pytest.mark.parametrize(
-    ("text", "require_stop", "reason"),
+    ("text", "setting", "argument", "reason"),
     [
-        (r"\boxed{8}", True, "truncated"),
-        ("8", True, "truncated"),
-        (r"\boxed{8}", False, "correct"),
-        ("8", False, "no-answer"),
+        (r"\boxed{8}", True, None, "truncated"),
+        ("8", True, None, "truncated"),
+        (r"\boxed{8}", False, None, "correct"),
+        (r"\boxed{8}", True, False, "correct"),
+        (r"\boxed{8}", False, True, "truncated"),
+        ("8", False, None, "no-answer"),
     ],
 )
-def test_truncated_responses(text: str, require_stop: bool, reason: str):
-    with Grader(Grading(require_stop=require_stop)) as grader:
-        (result,) = grader.grade_responses([(rollout(text, "length"), "8")])
-    assert (result.reason, result.reward) == (reason, float(reason == "correct"))
+def test_truncated_responses(text: str, setting: bool, argument: bool | None, reason: str):
+    with Grader(Grading(require_stop=setting)) as grader:
+        (graded,) = grader.grade([group("8", rollout(text, "length"))], require_stop=argument)
+    assert (graded.grades[0].reason, graded.grades[0].reward) == (reason, reason == "correct")
 
 
-def test_groups_keep_their_order():
-    def group(answer: str, *texts: str) -> Group:
-        problem = Problem(id=answer, question="?", answer=answer, benchmark="x")
-        return Group(
-            prompt=Prompt(problem=problem, text="?", token_ids=(1,)),
-            rollouts=tuple(map(rollout, texts)),
-            policy_version=0,
-        )
+def test_a_truncated_response_must_mark_its_answer():
+    answers = [
+        group("8", rollout("It is 8.", cut), answer_format="any") for cut in ("stop", "length")
+    ]
+    with Grader(Grading(require_stop=False)) as grader:
+        graded = grader.grade(answers)
+    assert [g.grades[0].reason for g in graded] == ["correct", "no-answer"]
 
-    groups = [group("1", r"\boxed{1}", r"\boxed{2}"), group("2", "no", r"\boxed{1}", r"\boxed{2}")]
+
+def test_groups_keep_their_order_and_format():
+    groups = [
+        group("1", rollout(r"\boxed{1}"), rollout(r"\boxed{2}")),
+        group("2", rollout("<answer>2</answer>"), rollout(r"\boxed{2}"), answer_format="tag"),
+    ]
     with Grader(Grading()) as grader:
         graded = grader.grade(groups)
     assert [g.group for g in graded] == groups
-    assert [[grade.reward for grade in g.grades] for g in graded] == [[1, 0], [0, 0, 1]]
+    assert [[grade.reward for grade in g.grades] for g in graded] == [[1, 0], [1, 0]]
 
 
 def test_nothing_to_grade():
     with Grader(Grading()) as grader:
-        assert grader.grade_responses([]) == []
+        assert grader.grade_texts([]) == []
+        assert grader.grade([]) == []
 
 
 # --- with workers -----------------------------------------------------------------------------
 
 
 def test_mathematics_goes_to_workers_that_end_with_the_grader(others: set[int]):
-    pairs = [
-        (rollout(HALF), HALF_ANSWER),
-        (rollout(r"\boxed{7}"), "7"),
-        (rollout(r"\boxed{\frac13}"), HALF_ANSWER),
-        (rollout(HALF), HALF_ANSWER),
-        (rollout(r"\boxed{\frac14}"), HALF_ANSWER),
+    cases = [
+        Case(ROOT, ROOT_ANSWER),
+        Case(r"\boxed{7}", "7"),
+        Case(r"\boxed{\sqrt7}", ROOT_ANSWER),
+        Case(ROOT, ROOT_ANSWER),
+        Case(r"\boxed{\text{\}}}", ROOT_ANSWER),
     ]
+    done = []
     with Grader(Grading(num_workers=2)) as grader:
-        grades = grader.grade_responses(pairs)
-        assert len(workers(others)) == 2
+        grades = grader.grade_texts(cases, on_done=done.append)
+        assert len(pids(others)) == 2
     assert [grade.correct for grade in grades] == [True, True, False, True, False]
-    assert workers(others) == []
+    assert grades[0].seconds > 0
+    assert grades[1].seconds == grades[3].seconds == 0  # No worker; the first one's verdict.
+    assert sorted(done) == done
+    assert done[-1] == 5
+    assert pids(others) == set()
 
 
-def test_a_hanging_answer_is_a_timeout_and_the_next_ones_are_graded():
-    with Grader(Grading(timeout_seconds=2, num_workers=1)) as grader:
-        grade(grader, HALF, HALF_ANSWER)
-        started = time.monotonic()
-        hanging = grade(grader, HANGING, "3")
-        seconds = time.monotonic() - started
-        assert grade(grader, HALF, HALF_ANSWER).reason == "correct"
-    assert hanging == Grade(reward=0.0, correct=False, extracted="1E+4000000", reason="timeout")
-    assert 2 <= seconds < 10
+def test_verdicts_are_remembered():
+    with Grader(Grading(num_workers=1)) as grader:
+        first, again = grade(grader, ROOT, ROOT_ANSWER), grade(grader, ROOT, ROOT_ANSWER)
+    assert (first.reason, again.reason, again.seconds) == ("correct", "correct", 0)
+    assert first.seconds > 0
+
+
+def test_a_hanging_answer_is_a_timeout_and_holds_up_no_other(others: set[int]):
+    """While one worker hangs, the other grades more answers than may be under way at once."""
+    ordinary = [Case(rf"\boxed{{\sqrt{{{3 * n * n}}}}}", rf"{n}\sqrt3") for n in range(2, 62)]
+    finished = []
+    with Grader(Grading(timeout_seconds=5, num_workers=2)) as grader:
+        grade(grader, ROOT, ROOT_ANSWER)
+        start = time.monotonic()
+        grades = grader.grade_texts(
+            [Case(HEAVY, "3"), *ordinary],
+            on_done=lambda _: finished.append(time.monotonic() - start),
+        )
+        assert grade(grader, r"\boxed{\sqrt{12}}", r"2\sqrt3").reason == "correct"
+    assert grades[0].reason == "timeout"
+    assert grades[0].seconds == 5
+    assert all(grade.correct for grade in grades[1:])
+    assert finished[-2] < finished[-1] - 0.5
+    assert 5 <= finished[-1] < 9
 
 
 def test_a_killed_worker_is_an_error_and_the_next_answers_are_graded(others: set[int]):
     with Grader(Grading(timeout_seconds=60, num_workers=1)) as grader:
-        grade(grader, HALF, HALF_ANSWER)
-        (worker,) = workers(others)
-        timer = threading.Timer(1.0, os.kill, (worker, signal.SIGKILL))
+        grade(grader, ROOT, ROOT_ANSWER)
+        deadline = time.monotonic() + 20
+        while not pids(others) and time.monotonic() < deadline:
+            time.sleep(0.05)  # The self-test's hanging answer has cost the first one.
+        (worker,) = pids(others)
+        timer = threading.Timer(2.0, os.kill, (worker, signal.SIGKILL))
         timer.start()
-        killed = grade(grader, HANGING, "3")
+        killed = grade(grader, HEAVY, "3")
         timer.join()
         assert (killed.reason, killed.reward) == ("error", 0)
-        assert grade(grader, HALF, HALF_ANSWER).reason == "correct"
-        assert worker not in workers(others)
+        assert grade(grader, r"\boxed{\sqrt{12}}", r"2\sqrt3").reason == "correct"
+        assert worker not in pids(others)
+
+
+def test_memory_is_bounded():
+    """Real numbers of a hundred megabytes each, in a worker that may have 512."""
+    config = Grading(memory_megabytes=512, timeout_seconds=60, num_workers=1)
+    big = Question(
+        "$" + "+".join(f"(1{'0' * 300}+{n})^{{9999}}" for n in range(90)) + "$", "3", False
+    )
+    workers = Workers(config)
+    try:
+        ((_, reason, _),) = workers.judge_all([big])
+        ((_, after, _),) = workers.judge_all([HALF])
+    finally:
+        workers.close()
+    assert reason in ("memory", "wrong", "unparsed")
+    assert after == "correct"
+
+
+def test_a_worker_out_of_memory_says_so():
+    code = (
+        "from opo_cli.grading import workers as w, mathematics as m\n"
+        "import os\n"
+        "w._start_worker(os.getppid(), 600 * 2**20)\n"
+        "def judge(*_):\n"
+        "    kept = [bytearray(2**20) for _ in range(10_000)]\n"
+        "m.judge = judge\n"
+        "w._work(w.HALF)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert result.returncode == workers_module.OUT_OF_MEMORY, result.stderr
+
+
+def test_workers_are_replaced_after_so_many_tasks(others: set[int]):
+    with Grader(Grading(num_workers=1, tasks_per_worker=3)) as grader:
+        seen = set()
+        for n in range(2, 12):
+            assert grade(grader, rf"\boxed{{\sqrt{{{3 * n * n}}}}}", rf"{n}\sqrt3").correct
+            seen |= pids(others)
+    assert len(seen) >= 3
+
+
+def test_the_self_test_tells_right_from_wrong_from_hanging():
+    workers = Workers(Grading(num_workers=1, timeout_seconds=1))
+    try:
+        found = {q: reason for q, reason, _ in workers.judge_all([HALF, THIRD, HANGING])}
+    finally:
+        workers.close()
+    assert found == {HALF: "correct", THIRD: "wrong", HANGING: "timeout"}
+
+
+def test_workers_that_fail_their_self_test_are_not_used(monkeypatch, others: set[int]):
+    monkeypatch.setattr(workers_module, "HALF", THIRD)
+    with pytest.raises(OpoError) as error:
+        Workers(Grading(num_workers=1))
+    assert error.value.message.endswith(
+        "self-test: wrong, wrong, timeout instead of correct, wrong, timeout"
+    )
+    assert pids(others) == set()
 
 
 def test_workers_leave_ctrl_c_to_the_parent(others: set[int]):
-    with Grader(Grading(num_workers=1)) as grader:
-        grade(grader, HALF, HALF_ANSWER)
-        before = workers(others)
-        os.kill(before[0], signal.SIGINT)
-        assert grade(grader, r"\boxed{\frac24}", HALF_ANSWER).reason == "correct"
-        assert workers(others) == before
+    with Grader(Grading(num_workers=2)) as grader:
+        grade(grader, ROOT, ROOT_ANSWER)
+        before = pids(others)
+        for pid in before:
+            os.kill(pid, signal.SIGINT)
+        assert grade(grader, r"\boxed{\sqrt{12}}", r"2\sqrt3").reason == "correct"
+        assert before <= pids(others)
 
 
 def test_an_interrupt_does_not_wait_for_a_hanging_answer(others: set[int]):
     def interrupted():
         with Grader(Grading(timeout_seconds=60, num_workers=1)) as grader:
-            grade(grader, HALF, HALF_ANSWER)
+            grade(grader, ROOT, ROOT_ANSWER)
             threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-            grade(grader, HANGING, "3")
+            grade(grader, HEAVY, "3")
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert time.monotonic() - started < 20
-    assert workers(others) == []
+    assert pids(others) == set()
 
 
 PARENT = f"""
 from opo_cli.config import Grading
-from opo_cli.grading.pool import Grader
-from opo_cli.types import Rollout
-
-def rollout(text):
-    return Rollout(token_ids=(), sampler_logprobs=(), text=text, finish_reason="stop")
+from opo_cli.grading.pool import Case, Grader
 
 grader = Grader(Grading(timeout_seconds=600, num_workers=2))
-grader.grade_responses([(rollout(r"{HALF}"), "{HALF_ANSWER}")])
+grader.grade_texts([Case(r"{ROOT}", r"{ROOT_ANSWER}")])
 print("ready", flush=True)
-grader.grade_responses([(rollout(r"{HANGING}"), "3")])
+grader.grade_texts([Case(r"{HEAVY}", "3")])
 """
 
 
