@@ -43,8 +43,10 @@ def text_of(cell: Any) -> str:
     if isinstance(cell, float):
         return _float_text(cell)
     text = str(cell).strip()
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("half of a surrogate pair, which is no text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair, which is no text") from None
     return text
 
 

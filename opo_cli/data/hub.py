@@ -94,11 +94,17 @@ def _fetch_config(row: HubSet, config: str, remedy: str) -> Part:
         )
     rows = Rows(
         columns=schema_columns(table.features.arrow_schema),
-        rows=enumerate(table, start=1),
+        rows=enumerate(_rows(table), start=1),
         where=f"{row.hub}@{loaded[:12]}",
         is_local=False,
     )
     return Part(config, loaded, rows)
+
+
+def _rows(table: Any) -> Iterator[dict[str, Any]]:
+    """In batches of Arrow's, ten times faster than row by row: some sets have millions."""
+    for batch in table.with_format("arrow").iter(batch_size=1000):
+        yield from batch.to_pylist()
 
 
 def _hush_hub() -> None:
