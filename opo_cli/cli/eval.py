@@ -57,9 +57,8 @@ def command(
     A stopped evaluation goes on where it was."""
     from opo_cli.console import note, out, warn
     from opo_cli.data.benchmarks import check_names
-    from opo_cli.data.prompts import check_template
     from opo_cli.errors import OpoError
-    from opo_cli.evaluate.settings import eval_config
+    from opo_cli.evaluate.settings import check_evaluation, eval_config
     from opo_cli.model.folder import model_source
     from opo_cli.records import find_run, newest_finished_run
 
@@ -88,7 +87,7 @@ def command(
     }
     asked = {"eval": _given(settings), "data": _given({"template": template})}
     config = eval_config(folder, model, asked, overrides or ())
-    check_template(config.data.template)
+    check_evaluation(config)
     prepare_process()
     set_threads(config)
     from opo_cli.evaluate.settings import evaluate_model

@@ -14,9 +14,9 @@ from opo_cli.config import Config
 from opo_cli.data.benchmarks import Benchmark, benchmark_row, load_benchmark
 from opo_cli.data.prompts import Template, make_prompts, resolve_template
 from opo_cli.data.sources import EVALUATION_STREAM
-from opo_cli.errors import OpoError
 from opo_cli.evaluate import diversity
 from opo_cli.evaluate.samples import ProblemSamples, Response, SampleFile
+from opo_cli.evaluate.settings import num_samples
 from opo_cli.evaluate.summary import summarise
 from opo_cli.grading.grader import grader_version
 from opo_cli.grading.pool import Grader
@@ -115,17 +115,11 @@ class Evaluator:
         )
         check_context(self.policy, prompts, longest, "eval")
         sampling = Sampling(
-            num_responses=settings.samples or (row.num_samples if settings.temperature else 1),
+            num_responses=num_samples(settings, row),
             max_new_tokens=longest,
             temperature=settings.temperature,
             top_p=settings.top_p,
         )
-        if max(settings.k, default=0) > sampling.num_responses:
-            raise OpoError(
-                f"k {max(settings.k)} exceeds the {sampling.num_responses} samples per problem of "
-                f"'{loaded.name}'",
-                f"--samples {max(settings.k)}, or a smaller --k",
-            )
         return _Job(
             prompts=prompts,
             sampling=sampling,

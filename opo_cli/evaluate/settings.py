@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from opo_cli.config import Config
+from opo_cli.config import Config, Eval
 from opo_cli.console import note, progress, warn
+from opo_cli.data.benchmarks import Benchmark, benchmark_row, benchmark_title, check_names
+from opo_cli.data.prompts import check_template
 from opo_cli.errors import OpoError
 from opo_cli.presets import merged, parse_override, validated
 from opo_cli.records import RunFolder, cache_folder
@@ -41,6 +43,29 @@ def eval_config(
     return validated(tables)
 
 
+def num_samples(settings: Eval, row: Benchmark) -> int:
+    """Responses per problem: as asked, else the benchmark's own number; one where all are equal."""
+    return settings.samples or (row.num_samples if settings.temperature else 1)
+
+
+def check_evaluation(config: Config) -> None:
+    """What can be told of evaluations before anything is loaded.
+
+    Raises:
+        OpoError: an unknown benchmark or template, or a k without enough samples.
+    """
+    names, most = [*config.eval.benchmarks, *config.eval.during], max(config.eval.k, default=0)
+    check_names(names)
+    check_template(config.data.template)
+    for name in names:
+        count = num_samples(config.eval, benchmark_row(name))
+        if most > count:
+            raise OpoError(
+                f"k {most} exceeds the {count} samples per problem of '{benchmark_title(name)}'",
+                f"--set eval.samples={most}, or a smaller eval.k",
+            )
+
+
 def _initial_policy(folder: RunFolder | None, device):
     """The policy that the run started from, or None where nothing says what it was."""
     from opo_cli.model.policy import load_policy
@@ -63,7 +88,6 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     """
     import torch
 
-    from opo_cli.data.benchmarks import benchmark_title
     from opo_cli.evaluate.run import Evaluator
     from opo_cli.grading.pool import Grader
     from opo_cli.model.folder import policy_id

@@ -8,8 +8,8 @@ from typing import Any
 
 from opo_cli.config import Config
 from opo_cli.data.benchmarks import check_names
-from opo_cli.data.prompts import check_template
 from opo_cli.errors import OpoError
+from opo_cli.evaluate.settings import check_evaluation
 from opo_cli.presets import completed, resolve, validated
 from opo_cli.records import RUNS, RunFolder, digest, environment, shaping, write_json
 
@@ -35,10 +35,9 @@ def stored_config(folder: RunFolder) -> Config:
 
 
 def check_data(config: Config) -> None:
-    """Raises OpoError for an unknown benchmark or template."""
-    for names in (config.eval.benchmarks, config.eval.during, config.data.audit):
-        check_names(names)
-    check_template(config.data.template)
+    """Raises OpoError for an unknown benchmark or template, or too few samples."""
+    check_evaluation(config)
+    check_names(config.data.audit)
 
 
 def check_run(config: Config, folder: RunFolder, *, resume: bool) -> None:

@@ -139,7 +139,7 @@ def test_a_bad_file_is_told(tmp_path: Path, content: bytes, message: str):
 
 
 def test_a_chat_template_that_hides_the_question_is_told():
-    with pytest.raises(OpoError, match="chat template holds {question} 0 times"):
+    with pytest.raises(OpoError, match=r"chat template holds \{question\} 0 times"):
         resolve_template("chat", with_chat("{{ messages[0].role }}"), is_embedded=False)
     with pytest.raises(OpoError, match="has no chat template"):
         resolve_template("chat", with_chat(None), is_embedded=False)

@@ -17,6 +17,7 @@ from opo_cli.config import Columns
 from opo_cli.data.benchmarks import load_benchmark
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.run import Evaluator
+from opo_cli.evaluate.settings import check_evaluation
 from opo_cli.grading.pool import Grader
 from opo_cli.presets import merged, validated
 from opo_cli.rollout.engine import create_engine
@@ -173,9 +174,10 @@ def test_benchmarks_have_samples_and_limits_of_their_own(make, tmp_path: Path):
     assert record["num_samples"] == 1
 
 
-def test_too_large_a_k_is_told(make, tmp_path: Path):
+def test_too_large_a_k_is_told(smoke):
+    tables = {"eval": {"samples": 0, "k": [16]}}
     with pytest.raises(OpoError, match="k 16 exceeds the 8 samples per problem of 'tiny-easy'"):
-        make(eval={"samples": 0, "k": [16]}).evaluate(["tiny-easy"], tmp_path, "base", quiet)
+        check_evaluation(validated(merged(smoke.model_dump(mode="json"), tables)))
 
 
 # --- fixed outputs ----------------------------------------------------------------------------
