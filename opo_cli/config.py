@@ -85,7 +85,7 @@ class Data(Section):
     """Training problems: a row of `opo list datasets`, a hub data set's id, or a JSONL, Parquet or
     CSV file; empty: the embedded task."""
     config: str = ""
-    """The hub data set's config; empty: its default."""
+    """The hub data set's config, or several: A,B; empty: its default."""
     split: str = "train"
     """The hub data set's split."""
     revision: str = ""

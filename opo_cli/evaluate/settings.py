@@ -22,6 +22,8 @@ def eval_config(
 ) -> Config:
     """The run's own settings, or for a model the defaults, and what was asked on top.
 
+    What a run says of numbers of samples and tokens holds for its own benchmarks; others have
+    theirs. A limit is never inherited: a score of the first problems is none of the benchmark.
     Without an own `k`, those of the run that the samples can carry.
 
     Args:
@@ -35,7 +37,12 @@ def eval_config(
     given: dict[str, Any] = dict(asked)
     for text in overrides:
         given = merged(given, parse_override(text))
-    tables = merged(start.model_dump(mode="json"), given)
+    tables = start.model_dump(mode="json")
+    plain_eval, names = Eval().model_dump(mode="json"), asked["eval"]["benchmarks"]
+    are_own = set(names) <= set(start.eval.benchmarks)
+    reset = ("limit",) if are_own else ("limit", "samples", "max_new_tokens")
+    tables["eval"] |= {key: plain_eval[key] for key in reset}
+    tables = merged(tables, given)
     settings, own = tables["eval"], given.get("eval", {})
     if isinstance(settings, dict) and "k" not in own:  # Else it is for `validated` to refuse.
         most = settings["samples"]
