@@ -14,7 +14,8 @@ NAME = "grade"
 
 def command(
     file: Annotated[
-        Path, typer.Argument(help="JSONL: rows with `prediction` and `answer` (or `gold`).")
+        Path,
+        typer.Argument(metavar="FILE", help="JSONL rows of `prediction` and `answer` (or `gold`)."),
     ],
     audit: Annotated[
         bool, typer.Option("--audit", help="List disagreements with a second, independent check.")
