@@ -38,18 +38,22 @@ def command(
     ] = None,
     overrides: SetOption = None,
 ) -> None:
-    """Fetch benchmarks; make a preset's training problems and base model. Each once."""
-    from opo_cli.data.benchmarks import check_names
+    """Fetch benchmarks; or all that a preset needs: its benchmarks, training problems and base
+    model. Each once."""
+    from opo_cli.data.benchmarks import benchmark_row, check_names
     from opo_cli.presets import resolve
 
-    names = [] if benchmarks is None else parse_names(benchmarks, "--benchmarks")
-    check_names(names)
+    asked = [] if benchmarks is None else parse_names(benchmarks, "--benchmarks")
     config = resolve(preset or DEFAULT_PRESET, overrides=overrides or ())
+    is_whole = bool(not asked or preset or overrides)
+    own = (*config.eval.benchmarks, *config.eval.during, *config.data.audit) if is_whole else ()
+    check_names([*asked, *own])
+    names = list(dict.fromkeys([*asked, *(name for name in own if benchmark_row(name).hub)]))
     prepare_process()
     set_threads(config)
     if names:
         _print_benchmarks(names, config.eval.columns)
-    if not names or preset or overrides:
+    if is_whole:
         _prepare(config)
 
 

@@ -14,7 +14,7 @@ import torch
 from opo_cli.certificate import KEY, certificate_of
 from opo_cli.config import Config
 from opo_cli.console import note, progress, warn
-from opo_cli.data.benchmarks import benchmark_title
+from opo_cli.data.benchmarks import benchmark_title, load_benchmark
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.errors import OpoError
@@ -62,6 +62,8 @@ class Trainer:
 
     def __init__(self, config: Config, folder: RunFolder, view: TrainView):
         self.config, self.folder, self.view = config, folder, view
+        for name in (*config.eval.benchmarks, *config.eval.during):
+            load_benchmark(name, config.eval.columns)  # What cannot be had is told now, not later.
         problems, self.model_path = prepare(config)
         self.device, _ = choose_device(config.runtime.device)
         policy, self.tokenizer = load_policy(self.model_path, self.device)

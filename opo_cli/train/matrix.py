@@ -102,9 +102,7 @@ def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
 
 
 def _prepare(cell: Cell) -> None:
-    """Base and training problems once, before several runs ask for them; the talk is ours."""
-    if cell.config.model.path and not cell.config.data.source:
-        return
+    """Base and problems once, before several runs ask for them; the talk is ours."""
     sets = [part for text in cell.overrides for part in ("--set", text)]
     command = [sys.executable, "-m", "opo_cli", "prepare", "--preset", cell.config.preset, *sets]
     result = subprocess.run(command, stdout=subprocess.DEVNULL)

@@ -178,7 +178,30 @@ def test_an_evaluation_fetches_what_it_needs(aime: Repo, hub: Hub, hub_opo, base
     assert {row["benchmark"] for row in json.loads(again.stdout)} == {"AIME24"}
 
 
+def test_a_presets_benchmarks_are_fetched_with_it(aime: Repo, hub: Hub, hub_opo, base: Path):
+    named = ("--preset", "smoke", "--set", f"model.path={base}")
+    named += ("--set", "eval.benchmarks=['AIME24','tiny-easy']")
+    prepared = hub_opo("prepare", *named)
+    assert prepared.returncode == 0, prepared.stderr
+    assert "AIME24" in prepared.stdout
+    hub.requests.clear()
+    sizes = ("--steps", "1", "--set", "eval.limit=2", "--set", "eval.max_new_tokens=8")
+    trained = hub_opo("train", *named, *sizes, HF_HUB_OFFLINE="1")
+    assert trained.returncode == 0, trained.stderr
+    assert hub.requests == []
+
+
 # --- what goes wrong --------------------------------------------------------------------------
+
+
+def test_a_run_does_not_start_without_its_benchmarks(hub_opo, base: Path, tmp_path: Path):
+    """Also not those that it needs later: a network that is missing is told at the start."""
+    later = ("--set", "eval.every=1", "--set", "eval.during=['AIME24']")
+    named = ("--preset", "smoke", "--set", f"model.path={base}")
+    message, hint = errors(hub_opo("train", *named, *later, HF_HUB_OFFLINE="1"))
+    assert "HF_HUB_OFFLINE is set" in message
+    assert "opo prepare --benchmarks AIME24" in hint
+    assert not (tmp_path / "runs").exists()
 
 
 def test_no_network(hub_opo):
