@@ -74,6 +74,7 @@ def direct(cases: list[Case]) -> None:
     """What needs mathematics, by math-verify alone."""
     import math_verify
 
+    logging.disable(logging.WARNING)  # It warns that its timeouts are off.
     for case in cases:
         gold, given = (
             math_verify.parse(rf"\boxed{{{text}}}", parsing_timeout=None)
@@ -105,7 +106,6 @@ def main() -> None:
     plain = plain_cases(rng, arguments.rows * 10)
     cases = labelled_cases(arguments.file) if arguments.file else hard_cases(rng, arguments.rows)
     hard = [case for case in cases if needs_mathematics(case)]
-    logging.disable(logging.WARNING)
     direct(hard[:20])
     alone = rate(lambda: direct(hard), len(hard))
     dealt = direct_in_processes(hard, arguments.workers)

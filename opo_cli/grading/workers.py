@@ -60,7 +60,7 @@ def _start_worker(parent: int, memory_bytes: int) -> None:
     from opo_cli.grading.mathematics import judge
 
     judge(*HALF)
-    _memory["most"] = _peak_bytes() + (memory_bytes - _peak_bytes()) / 2
+    _memory["most"] = _peak_bytes() + (memory_bytes - _peak_bytes()) / 4
 
 
 def _peak_bytes() -> int:
@@ -71,8 +71,9 @@ def _peak_bytes() -> int:
 def _work(question: Question) -> tuple[GradeReason, float]:
     """In the worker: the verdict and its seconds.
 
-    math-verify takes a MemoryError for "not equal". So an answer that is not right and took more
-    than half of the memory that was left counts as out of memory, and its worker is done.
+    math-verify takes a MemoryError for "not equal". So an answer that is not right and took a
+    quarter of the memory that was left counts as out of memory, and its worker is done: a number
+    that grows by squares meets the limit from there.
     """
     from opo_cli.grading.mathematics import judge
 
