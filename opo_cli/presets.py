@@ -101,6 +101,18 @@ def resolve(
     return validated(result)
 
 
+def defaults(overrides: Iterable[str] = ()) -> Config:
+    """The config of a command that goes without a preset.
+
+    Raises:
+        OpoError: an unknown key or value.
+    """
+    tables: dict[str, Any] = {"preset": "", "description": ""}
+    for text in overrides:
+        tables = merged(tables, parse_override(text))
+    return validated(tables)
+
+
 def _algorithm_of(tables: Mapping[str, Any]) -> Any:
     section = tables.get("algorithm")
     return section.get("name") if isinstance(section, Mapping) else None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from opo_cli.cli.options import DEFAULT_PRESET, Format, FormatOption, SetOption
+from opo_cli.cli.options import Format, FormatOption, SetOption
 
 NAME = "grade"
 
@@ -35,12 +35,12 @@ def command(
     from opo_cli.console import out as stdout
     from opo_cli.grading.extract import FORMATS
     from opo_cli.grading.files import check_target, grade_rows, read_rows, write_rows
-    from opo_cli.presets import resolve
+    from opo_cli.presets import defaults
     from opo_cli.report.grade import grade_report, print_rows
     from opo_cli.report.tables import print_tables
 
     choose(answer_format, FORMATS, "answer format")
-    config = resolve(DEFAULT_PRESET, overrides=overrides or ()).grading
+    config = defaults(overrides or ()).grading
     prints_rows = format in (Format.json, Format.csv)
     target = out or (None if prints_rows else Path(f"{file.stem}.graded.jsonl"))
     rows = read_rows(file)

@@ -10,7 +10,7 @@ from opo_cli.console import note, progress, warn
 from opo_cli.data.benchmarks import Benchmark, benchmark_row, benchmark_title, check_names
 from opo_cli.data.prompts import check_template
 from opo_cli.errors import OpoError
-from opo_cli.presets import merged, parse_override, validated
+from opo_cli.presets import defaults, merged, parse_override, validated
 from opo_cli.records import RunFolder, cache_folder
 
 
@@ -32,12 +32,13 @@ def eval_config(
     Raises:
         OpoError: a value that does not fit.
     """
-    plain = {"preset": "", "description": "", "model": {"path": model}}
-    start = validated(plain if folder is None else folder.config())
+    start = defaults() if folder is None else validated(folder.config())
     given: dict[str, Any] = dict(asked)
     for text in overrides:
         given = merged(given, parse_override(text))
     tables = start.model_dump(mode="json")
+    if model is not None:
+        tables["model"]["path"] = model
     plain_eval, names = Eval().model_dump(mode="json"), asked["eval"]["benchmarks"]
     are_own = set(names) <= set(start.eval.benchmarks)
     reset = ("limit",) if are_own else ("limit", "samples", "max_new_tokens")

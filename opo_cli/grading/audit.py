@@ -29,7 +29,8 @@ def second_opinion(extracted: str | None, answer: str) -> bool | None:
         return True
     values = _value(extracted), _value(answer)
     if None not in values:
-        return math.isclose(*values, rel_tol=RELATIVE)
+        are_whole = all(value.is_integer() for value in values)
+        return math.isclose(*values, rel_tol=0 if are_whole else RELATIVE)
     are_words = all(text.isalpha() and len(text) > 3 for text in (given, reference))
     return False if are_words else None
 
