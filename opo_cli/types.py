@@ -3,7 +3,7 @@ changes its meaning. No torch here: tables, reports and the command line read th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["stop", "length"]
@@ -112,8 +112,8 @@ class Grade:
     extracted: str | None
     """The answer as the response states it, or None."""
     reason: GradeReason
-    seconds: float = 0.0
-    """Of a worker; 0 where none was needed."""
+    seconds: float = field(default=0.0, compare=False)
+    """Of a worker; 0 where none was needed. No part of the verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
