@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from opo_cli.evaluate.estimators import interval, ks_for, maj_at_k, pass_at_k, standard_error
+from opo_cli.evaluate.estimators import (
+    interval,
+    ks_for,
+    maj_at_k,
+    most_trials_of,
+    pass_at_k,
+    standard_error,
+)
 from opo_cli.evaluate.samples import ProblemSamples, Response
 from opo_cli.grading.normal import canonical
 from opo_cli.types import GRADER_FAILURES, Mean
@@ -50,7 +57,9 @@ def _measures(samples: Sequence[ProblemSamples], ks: Sequence[int]) -> dict[str,
     record: dict[str, Any] = {}
     for name, values in found.items():
         record[name] = {str(k): float(each.mean()) for k, each in values.items()}
-        record[f"{name}_95"] = {str(k): interval(each) for k, each in values.items()}
+        record[f"{name}_95"] = {
+            str(k): interval(each, most_trials_of(sum(counts), k)) for k, each in values.items()
+        }
     return record
 
 

@@ -14,6 +14,7 @@ from opo_cli.evaluate.estimators import (
     interval,
     ks_for,
     maj_at_k,
+    most_trials_of,
     pass_at_k,
     standard_error,
 )
@@ -218,5 +219,29 @@ def test_intervals_of_other_measures_cover_their_truths(measure: str):
         return np.array([table[pair] for pair in zip(right.tolist(), first.tolist(), strict=True)])
 
     truth = drawn(400_000).mean()
-    intervals = [interval(drawn(problems)) for _ in range(REPEATS)]
+    most = most_trials_of(problems * samples, k)
+    intervals = [interval(drawn(problems), most) for _ in range(REPEATS)]
     assert 0.93 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.97
+
+
+@pytest.mark.parametrize(("problems", "samples", "k"), [(30, 16, 4), (30, 64, 16), (100, 8, 4)])
+def test_near_one_an_interval_claims_no_more_than_its_responses_can_carry(problems, samples, k):
+    """pass@k of easy problems: without a bound the truth is held in .2 to .8 of cases."""
+    truth = (1 - (1 - np.random.default_rng(1).beta(5, 0.5, 1_000_000)) ** k).mean()
+    most = most_trials_of(problems * samples, k)
+
+    def coverage(bound: float) -> float:
+        rng, held = np.random.default_rng(0), 0
+        for _ in range(500):
+            correct = rng.binomial(samples, rng.beta(5, 0.5, problems))
+            low, high = interval(pass_at_k([samples] * problems, correct, k), bound)
+            held += low <= truth <= high
+        return held / 500
+
+    assert coverage(math.inf) < 0.85
+    assert coverage(most) > 0.93
+
+
+def test_the_mean_itself_is_not_bounded():
+    assert most_trials_of(480, 1) == math.inf
+    assert most_trials_of(480, 16) == 120
