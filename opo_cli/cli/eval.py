@@ -56,7 +56,7 @@ def command(
 
     A stopped evaluation goes on where it was."""
     from opo_cli.console import note, out, warn
-    from opo_cli.data.benchmarks import check_names
+    from opo_cli.data.benchmarks import check_names, load_benchmark
     from opo_cli.errors import OpoError
     from opo_cli.evaluate.settings import check_evaluation, eval_config
     from opo_cli.model.folder import model_source
@@ -90,6 +90,8 @@ def command(
     check_evaluation(config)
     prepare_process()
     set_threads(config)
+    for name in names:  # What cannot be had is told before a model loads.
+        load_benchmark(name, config.eval.columns)
     from opo_cli.evaluate.settings import evaluate_model
     from opo_cli.report.evals import evals_report, setting_differences
     from opo_cli.report.tables import print_report

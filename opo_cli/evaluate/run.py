@@ -96,7 +96,7 @@ class Evaluator:
             "benchmark": loaded.name,
             **summarise([done[p.problem.id] for p in job.prompts], self.config.eval.k),
             "settings": job.settings,
-            "samples": str(file.path),
+            "samples_file": str(file.path),
             "seconds": round(time.monotonic() - started, 2),
         }
 

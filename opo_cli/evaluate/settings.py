@@ -132,5 +132,5 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
             lambda title, done, total: update(titles.index(title) + done / total, title),
         )
     for record in records:
-        note(f"{record['benchmark']}: responses and grades in {record['samples']}")
+        note(f"{record['benchmark']}: responses and grades in {record['samples_file']}")
     return records

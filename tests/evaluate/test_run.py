@@ -81,7 +81,9 @@ def quiet(name: str, done: int, total: int) -> None:
 
 
 def without_times(record: dict) -> dict:
-    return {k: v for k, v in record.items() if k not in ("seconds", "samples", "grading_seconds")}
+    return {
+        k: v for k, v in record.items() if k not in ("seconds", "samples_file", "grading_seconds")
+    }
 
 
 def test_a_stopped_evaluation_goes_on_to_the_same_record(make, tmp_path: Path):
@@ -138,7 +140,7 @@ def test_other_weights_are_sampled_anew(make, tmp_path: Path):
 
 def test_numbers_follow_from_the_kept_samples(make, tmp_path: Path):
     (record,) = make().evaluate(["tiny-easy"], tmp_path, "base", quiet)
-    lines = [json.loads(line) for line in Path(record["samples"]).read_text().splitlines()][1:]
+    lines = [json.loads(line) for line in Path(record["samples_file"]).read_text().splitlines()][1:]
     problems = load_benchmark("tiny-easy", Columns(), 12).problems
     assert [line["id"] for line in lines] == [problem.id for problem in problems]
     for line, problem in zip(lines, problems, strict=True):

@@ -58,7 +58,7 @@ def record(benchmark: str, **changes) -> dict:
         "by_subject": {},
         "problems": [],
         "settings": SETTINGS,
-        "samples": "file.jsonl",
+        "samples_file": "file.jsonl",
         "seconds": 3.0,
     }
     return plain | changes
@@ -93,6 +93,7 @@ def test_machine_formats_hold_the_same_numbers():
     assert (rows[0]["num_timeout"], rows[0]["num_memory"]) == (1, 0)
     assert rows[0]["accuracy_level_1"] == 0.5
     assert rows[0]["template_digest"] == "abc"
+    assert (rows[0]["samples"], rows[0]["samples_file"]) == (4, "file.jsonl")
     table = list(csv.DictReader(io.StringIO(printed([record("a")], "csv"))))
     assert float(table[0]["maj@4_low"]) == 0.2
     assert "| a | 30 | avg@4 | 0.250 | 0.160 to 0.360 |" in printed([record("a")], "markdown")

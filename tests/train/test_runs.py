@@ -98,7 +98,7 @@ def test_evaluations_during_training_change_nothing_and_survive_a_stop(base, tmp
 
 
 def without_eval_times(folder: Path) -> list[dict]:
-    left_out = ("seconds", "samples", "grading_seconds")
+    left_out = ("seconds", "samples_file", "grading_seconds")
     return [{k: v for k, v in e.items() if k not in left_out} for e in evals_of(folder)]
 
 
