@@ -257,7 +257,10 @@ class RunFolder:
             file.write(_lines([record]))
 
     def add_evals(self, records: Iterable[dict[str, Any]]) -> None:
-        self.write_evals([*self.evals(), *records])
+        """Waits for another process that does the same."""
+        with (self.path / "config.json").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.write_evals([*self.evals(), *records])
 
     def write_evals(self, records: Iterable[dict[str, Any]]) -> None:
         """All evaluations at once, so that none is ever there twice or by half."""

@@ -177,8 +177,8 @@ def benchmark_title(name: str) -> str:
     return name if name in BENCHMARKS else Path(name).stem
 
 
-def load_benchmark(name: str, columns: Columns, limit: int = 0) -> ProblemSet:
-    """A benchmark's problems, or its first `limit`; fetched where there is no copy of them.
+def load_benchmark(name: str, columns: Columns) -> ProblemSet:
+    """A benchmark's problems; fetched where there is no copy of them.
 
     Args:
         columns: of a data file; rows of the table know theirs.
@@ -188,16 +188,11 @@ def load_benchmark(name: str, columns: Columns, limit: int = 0) -> ProblemSet:
     """
     row, title = benchmark_row(name), benchmark_title(name)
     if row.is_embedded:
-        problems = problem_set(title, tiny.tier_problems(name), source="embedded")
-    elif row.hub:
-        problems = kept_benchmark(name).problems
-    else:
-        found = every_problem(read_file(Path(name)), columns, "guess", title)
-        problems = problem_set(title, found, source=name)
-    if not limit:
-        return problems
-    first = problems.problems[:limit]
-    return problem_set(title, first, source=problems.source, revision=problems.revision)
+        return problem_set(title, tiny.tier_problems(name), source="embedded")
+    if row.hub:
+        return kept_benchmark(name).problems
+    found = every_problem(read_file(Path(name)), columns, "guess", title)
+    return problem_set(title, found, source=name)
 
 
 def kept_benchmark(name: str) -> Kept:

@@ -94,7 +94,8 @@ class Template:
     text: str
     answer_format: AnswerFormat
     adds_special_tokens: bool = True
-    """Whether the tokenizer puts its own BOS in front; a chat template has written its own."""
+    """Whether the tokenizer puts its own BOS in front; a chat template has written its own, and a
+    file may have."""
 
     @property
     def digest(self) -> str:
@@ -153,11 +154,12 @@ def resolve_template(
         name = "line" if is_embedded else "chat" if tokenizer.chat_template else "boxed"
     row = TEMPLATES.get(name) or TemplateRow(text=_read(name), source="a file")
     text = _in_chat(row.text, tokenizer) if name == "chat" else row.text
+    bos = getattr(tokenizer, "bos_token", None)
     return Template(
         name=name,
         text=text,
         answer_format=row.answer_format if answer_format == "template" else answer_format,
-        adds_special_tokens=name != "chat",
+        adds_special_tokens=name != "chat" and not (bos and text.startswith(bos)),
     )
 
 
@@ -168,9 +170,15 @@ def _in_chat(user: str, tokenizer: Tokenizer) -> str:
             "data.template = 'chat': this model's tokenizer has no chat template",
             "--set data.template=boxed, or another of: opo list templates",
         )
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
-    )
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # It is a program of the model's makers, and may raise anything.
+        raise OpoError(
+            f"data.template = 'chat': the tokenizer's chat template fails: {error}",
+            "--set data.template=boxed, or another of: opo list templates",
+        ) from error
     return _checked(text, "the tokenizer's chat template")
 
 

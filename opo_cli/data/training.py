@@ -15,7 +15,7 @@ from opo_cli.config import Columns, Config, Data
 from opo_cli.console import progress, warn
 from opo_cli.data import tiny
 from opo_cli.data.audit import Overlap, audit
-from opo_cli.data.benchmarks import check_names, load_benchmark
+from opo_cli.data.benchmarks import benchmark_row, check_names, load_benchmark
 from opo_cli.data.datasets import DATASETS
 from opo_cli.data.files import READERS, read_file
 from opo_cli.data.hub import HubSet, fetch
@@ -43,7 +43,9 @@ def data_folder(config: Config) -> Path:
     names = audited(config)
     shape = [config.data.model_dump(exclude=NOT_SHAPING), names, source_digest(*SOURCES)]
     if names:
-        shape.append(config.eval.columns.model_dump())
+        shape += [config.eval.columns.model_dump(), *(repr(benchmark_row(name)) for name in names)]
+    if config.data.source and not _is_file(config.data.source):
+        shape.append(repr(hub_row(config.data)))
     files = [Path(name) for name in (config.data.source, *names) if _is_file(name)]
     shape += [file_sha256(path) for path in files if path.is_file()]
     return cache_folder() / f"data-{digest(*shape)}"

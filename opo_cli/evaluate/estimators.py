@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import gammaln
 
 from opo_cli.report.estimate import t_quantile
 
 DEFAULT_KS = (1, 4, 16, 64)
+ROUNDING = 1e-9
 
 
 def ks_for(num_samples: int, asked: Sequence[int] = ()) -> list[int]:
@@ -53,27 +55,40 @@ def maj_at_k(num_correct: int, wrong: Sequence[int], num_silent: int, k: int) ->
     total = num_correct + sum(wrong) + num_silent
     if k > total:
         raise ValueError(f"maj@{k} of {total} samples is not defined")
+    unit = _log_choose(total, k) / k  # Taken off per sample, so that all subsets together are 1.
     won = 0.0
     for m in range(1, min(num_correct, k) + 1):
-        ways = _fillings(m, wrong, num_silent, k - m)
-        won += math.comb(num_correct, m) * float((ways / np.arange(1, len(ways) + 1)).sum())
-    return won / math.comb(total, k)
+        ways = _fillings(m, wrong, num_silent, k - m, unit)
+        share = (ways / np.arange(1, len(ways) + 1)).sum()
+        won += _ways(num_correct, m, unit) * float(share)
+    return won
 
 
-def _fillings(most: int, wrong: Sequence[int], num_silent: int, size: int) -> np.ndarray:
+def _fillings(
+    most: int, wrong: Sequence[int], num_silent: int, size: int, unit: float
+) -> np.ndarray:
     """[t]: ways to choose `size` samples with at most `most` of each wrong answer, t of the wrong
-    answers reaching `most`."""
+    answers reaching `most`; see `_ways`."""
     num_ties = size // most
     ways = np.zeros((size + 1, num_ties + 1))
-    ways[:, 0] = [math.comb(num_silent, taken) for taken in range(size + 1)]
+    ways[:, 0] = [_ways(num_silent, taken, unit) for taken in range(size + 1)]
     for count in wrong:
         longer = ways.copy()
         for taken in range(1, min(count, most, size) + 1):
             tie = int(taken == most)
-            added = math.comb(count, taken) * ways[: size + 1 - taken, : num_ties + 1 - tie]
+            added = _ways(count, taken, unit) * ways[: size + 1 - taken, : num_ties + 1 - tie]
             longer[taken:, tie:] += added
         ways = longer
     return ways[size]
+
+
+def _ways(count: int, taken: int, unit: float) -> float:
+    """C(count, taken) / exp(unit * taken): binomials themselves exceed any float."""
+    return math.exp(_log_choose(count, taken) - unit * taken) if taken <= count else 0.0
+
+
+def _log_choose(count: int, taken: int) -> float:
+    return float(gammaln(count + 1) - gammaln(taken + 1) - gammaln(count - taken + 1))
 
 
 def standard_error(per_problem: np.ndarray) -> float | None:
@@ -102,7 +117,9 @@ def interval(per_problem: np.ndarray, most_trials: float = math.inf) -> tuple[fl
     if error is None:
         return None
     mean, t = float(np.mean(per_problem)), t_quantile(count - 1)
-    size = max(min(mean * (1 - mean) / error**2, most_trials), count) if error > 0 else count
+    size = count  # Where all agree; not exactly, as a share of a third is none in binary.
+    if error > ROUNDING:
+        size = max(min(mean * (1 - mean) / error**2, most_trials), count)
     scale = 1 + t**2 / size
     centre = (mean + t**2 / (2 * size)) / scale
     half = t / scale * math.sqrt(mean * (1 - mean) / size + t**2 / (4 * size**2))

@@ -27,7 +27,7 @@ from opo_cli.rl.objectives import k1, k3
 from opo_cli.rollout.engine import Engine, choose_engine
 from opo_cli.types import GradedGroup, ProblemSet, Prompt, Sampling
 
-CODE = ("evaluate", "grading", "rollout", "data", "model")
+CODE = ("evaluate", "grading", "rollout", "data", "model", "types.py", "rl/objectives.py")
 """Sources that shape a sample: with other code, other files."""
 
 Report = Callable[[str, int, int], None]
@@ -94,7 +94,11 @@ class Evaluator:
                 done |= {each.id: each for each in part}
         return {
             "benchmark": loaded.name,
-            **summarise([done[p.problem.id] for p in job.prompts], self.config.eval.k),
+            **summarise(
+                [done[prompt.problem.id] for prompt in job.prompts],
+                [prompt.problem for prompt in job.prompts],
+                self.config.eval.k,
+            ),
             "settings": job.settings,
             "samples_file": str(file.path),
             "seconds": round(time.monotonic() - started, 2),
@@ -191,8 +195,6 @@ class Evaluator:
             ProblemSamples(
                 id=group.group.prompt.problem.id,
                 answer=group.group.prompt.problem.answer,
-                level=group.group.prompt.problem.level,
-                subject=group.group.prompt.problem.subject,
                 responses=tuple(
                     Response(
                         text=rollout.text,

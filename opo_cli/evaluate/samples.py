@@ -45,8 +45,6 @@ class ProblemSamples:
 
     id: str
     answer: str
-    level: str
-    subject: str
     responses: tuple[Response, ...]
     diversity: Mapping[str, Mean]
     """See `diversity.of_group`."""

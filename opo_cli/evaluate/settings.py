@@ -13,6 +13,9 @@ from opo_cli.errors import OpoError
 from opo_cli.presets import defaults, merged, parse_override, validated
 from opo_cli.records import RunFolder, cache_folder
 
+NEVER_INHERITED = ("limit", "every", "during")
+OF_OWN_BENCHMARKS = ("samples", "k", "max_new_tokens")
+
 
 def eval_config(
     folder: RunFolder | None,
@@ -39,16 +42,21 @@ def eval_config(
     tables = start.model_dump(mode="json")
     if model is not None:
         tables["model"]["path"] = model
-    plain_eval, names = Eval().model_dump(mode="json"), asked["eval"]["benchmarks"]
+    names = asked["eval"]["benchmarks"]
     are_own = set(names) <= set(start.eval.benchmarks)
-    reset = ("limit",) if are_own else ("limit", "samples", "max_new_tokens")
-    tables["eval"] |= {key: plain_eval[key] for key in reset}
+    reset = (*NEVER_INHERITED, *(() if are_own else OF_OWN_BENCHMARKS))
+    tables["eval"] |= {key: Eval().model_dump(mode="json")[key] for key in reset}
     tables = merged(tables, given)
-    settings, own = tables["eval"], given.get("eval", {})
-    if isinstance(settings, dict) and "k" not in own:  # Else it is for `validated` to refuse.
-        most = settings["samples"]
-        settings["k"] = [k for k in settings["k"] if isinstance(most, int) and k <= most]
-    return validated(tables)
+    own = given.get("eval")
+    has_own_k = not isinstance(own, dict) or "k" in own
+    return validated(tables if has_own_k else _with_fitting_k(tables, names))
+
+
+def _with_fitting_k(tables: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The run's k, as far as the samples reach."""
+    settings = validated(merged(tables, {"eval": {"k": []}})).eval
+    most = min(num_samples(settings, benchmark_row(name)) for name in names)
+    return merged(tables, {"eval": {"k": [k for k in tables["eval"]["k"] if k <= most]}})
 
 
 def num_samples(settings: Eval, row: Benchmark) -> int:
@@ -75,15 +83,23 @@ def check_evaluation(config: Config) -> None:
 
 
 def _initial_policy(folder: RunFolder | None, device):
-    """The policy that the run started from, or None where nothing says what it was."""
+    """The policy that the run started from, or None where it cannot be had any more."""
+    from opo_cli.model.folder import policy_id
     from opo_cli.model.policy import load_policy
 
-    path = folder.environment().get("initial_policy") if folder else None
+    environment = folder.environment() if folder else {}
+    path = environment.get("initial_policy")
+    if not path:
+        return None
     try:
-        return load_policy(path, device)[0] if path else None
+        policy = load_policy(path, device)[0]
     except OpoError as error:
         warn(f"no KL to the initial policy: {error.message}")
         return None
+    if policy_id(path) != environment.get("initial_policy_id"):
+        warn(f"no KL to the initial policy: '{path}' has changed since the run started")
+        return None
+    return policy
 
 
 def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, Any]]:
@@ -115,7 +131,9 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     engine = create_engine(name, policy, tokenizer, max_rows=config.rollout.max_rows)
     names = list(config.eval.benchmarks)
     titles = list(map(benchmark_title, names))
-    identity = [policy_id(path), folder.environment().get("initial_policy_id") if folder else None]
+    initial = _initial_policy(folder, device)
+    initial_id = folder.environment().get("initial_policy_id") if folder else None
+    identity = [policy_id(path), None if initial is None else initial_id]
     with Grader(config.grading) as grader, progress("evaluate", len(names)) as update:
         evaluator = Evaluator(
             config=config,
@@ -123,7 +141,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
             grader=grader,
             tokenizer=tokenizer,
             policy=policy,
-            initial=_initial_policy(folder, device),
+            initial=initial,
         )
         records = evaluator.evaluate(
             names,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -19,13 +19,16 @@ from opo_cli.evaluate.estimators import (
 )
 from opo_cli.evaluate.samples import ProblemSamples, Response
 from opo_cli.grading.normal import canonical
-from opo_cli.types import GRADER_FAILURES, Mean
+from opo_cli.types import GRADER_FAILURES, Mean, Problem
 
 
-def summarise(samples: Sequence[ProblemSamples], ks: Sequence[int]) -> dict[str, Any]:
+def summarise(
+    samples: Sequence[ProblemSamples], problems: Sequence[Problem], ks: Sequence[int]
+) -> dict[str, Any]:
     """One record; every problem has as many responses.
 
     Args:
+        problems: in the order of `samples`.
         ks: those asked for of pass@k and maj@k; see `ks_for`.
     """
     num_samples = len(samples[0].responses)
@@ -39,8 +42,8 @@ def summarise(samples: Sequence[ProblemSamples], ks: Sequence[int]) -> dict[str,
         **_measures(samples, ks_for(num_samples, ks)),
         **_behaviour([r for problem in samples for r in problem.responses]),
         **_diversity(samples),
-        "by_level": _by(samples, lambda problem: problem.level),
-        "by_subject": _by(samples, lambda problem: problem.subject),
+        "by_level": _by(shares, [problem.level for problem in problems]),
+        "by_subject": _by(shares, [problem.subject for problem in problems]),
         "problems": [{"id": each.id, "num_correct": each.num_correct} for each in samples],
     }
 
@@ -113,21 +116,16 @@ def _diversity(samples: Sequence[ProblemSamples]) -> dict[str, float | None]:
     }
 
 
-def _by(
-    samples: Sequence[ProblemSamples], key: Callable[[ProblemSamples], str]
-) -> dict[str, dict[str, Any]]:
+def _by(shares: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Accuracy by a property of the problems; empty where the data has none."""
-    parts: dict[str, list[float]] = {}
-    for problem in samples:
-        share = problem.num_correct / len(problem.responses)
-        parts.setdefault(key(problem), []).append(share)
-    if set(parts) == {""}:
+    if not any(names):
         return {}
+    parts = {name: shares[[other == name for other in names]] for name in sorted(set(names))}
     return {
         name: {
-            "num_problems": len(shares),
-            "accuracy": float(np.mean(shares)),
-            "accuracy_95": interval(np.array(shares)),
+            "num_problems": len(part),
+            "accuracy": float(part.mean()),
+            "accuracy_95": interval(part),
         }
-        for name, shares in sorted(parts.items())
+        for name, part in parts.items()
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from opo_cli.errors import OpoError
 from opo_cli.records import cache_folder, digest
+
+PREPARED = re.compile(r"base-[0-9a-f]{12}")
 
 
 def hush_transformers() -> None:
@@ -38,13 +41,19 @@ def model_source(path: str) -> str:
 
 
 def policy_id(model_path: str) -> str:
-    """What tells one version of a model folder from another, without reading gigabytes.
+    """What tells one version of a model from another, without reading gigabytes; call it when the
+    model has been loaded.
 
-    A prepared base has it in its name; else names, sizes and times of the files count.
+    A prepared base has it in its name, a hub id in the commit that is in the hub's cache; of other
+    folders names, sizes and times of the files count.
     """
     folder = Path(model_path).expanduser().resolve()
-    if folder.parent == cache_folder().resolve():
+    if folder.parent == cache_folder().resolve() and PREPARED.fullmatch(folder.name):
         return folder.name
     files = sorted(path for path in folder.glob("*") if path.is_file())
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return digest(model_path if not files else stats)
+    if files:
+        return digest([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model_path, "config.json")
+    return digest(model_path, Path(found).parent.name if isinstance(found, str) else None)

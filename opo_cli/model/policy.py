@@ -15,6 +15,7 @@ from opo_cli.model.folder import hush_transformers, model_source
 from opo_cli.model.sequences import Sequences
 from opo_cli.types import Prompt
 
+MAX_LOGITS = 2**25  # Of one forward without gradient: 128 MiB in fp32, and a few copies of it.
 PROMPT_ROOM = 1024  # Tokens; no prompt of the benchmarks that we know is longer.
 
 
@@ -172,10 +173,18 @@ def spread(values: Tensor, mask: Tensor) -> Tensor:
     return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
-def response_logprobs(model, sequences: Sequences) -> Tensor:
-    """(N, V) in fp32: the distribution from which each response token comes, row by row."""
-    hidden = response_hidden(model.base_model, sequences, sequences.mask)
+def _logprobs(model, hidden: Tensor) -> Tensor:
+    """(N, H) -> (N, V) in fp32: the distribution from which each token comes."""
     return _logits(model, hidden).float().log_softmax(-1)
+
+
+def _slices(model, num_tokens: int) -> list[slice]:
+    """Tokens that meet the head at once: all where gradients are wanted; else so many that their
+    logits stay small, which for a long response of a large vocabulary are gigabytes."""
+    if torch.is_grad_enabled():
+        return [slice(None)]
+    size = max(1, MAX_LOGITS // model.get_output_embeddings().weight.shape[0])
+    return [slice(start, start + size) for start in range(0, max(1, num_tokens), size)]
 
 
 def _targets(sequences: Sequences) -> Tensor:
@@ -190,15 +199,26 @@ def token_scores(model, sequences: Sequences, *, entropy_gradient: bool = False)
     Gradients flow through the logprobs, and through the entropy if asked for. Only response
     positions reach the head, in fp32.
     """
-    all_logprobs = response_logprobs(model, sequences)
-    logprobs = all_logprobs.gather(-1, _targets(sequences)[:, None]).squeeze(-1)
+    hidden = response_hidden(model.base_model, sequences, sequences.mask)
+    targets = _targets(sequences)
+    parts = [
+        _scores(_logprobs(model, hidden[part]), targets[part], entropy_gradient)
+        for part in _slices(model, len(targets))
+    ]
+    columns = (torch.cat(values) for values in zip(*parts, strict=True))
+    return TokenScores(*(spread(values, sequences.mask) for values in columns))
+
+
+def _scores(all_logprobs: Tensor, targets: Tensor, entropy_gradient: bool) -> tuple[Tensor, ...]:
+    """(N, V), (N,) -> logprobs, entropy, logit norms (N,); see `TokenScores`."""
+    logprobs = all_logprobs.gather(-1, targets[:, None]).squeeze(-1)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         probabilities = all_logprobs.exp()
         entropy = -(probabilities * all_logprobs).sum(-1)
     with torch.no_grad():
         squares = probabilities.square().sum(-1)
         norms = (1 - 2 * logprobs.exp() + squares).clamp(min=0)  # Rounding may leave it below 0.
-    return TokenScores(*(spread(values, sequences.mask) for values in (logprobs, entropy, norms)))
+    return logprobs, entropy, norms
 
 
 @torch.no_grad()
@@ -248,12 +268,23 @@ def divergence(model, other, sequences: Sequences, token_budget: int) -> Diverge
     """Without gradient, over any number of rows."""
 
     def compute(part: Sequences) -> tuple[Tensor, ...]:
-        ours, theirs = response_logprobs(model, part), response_logprobs(other, part)
-        kl = (ours.exp() * (ours - theirs)).sum(-1)
-        reverse = (theirs.exp() * (theirs - ours)).sum(-1)
-        entropy = -(ours.exp() * ours).sum(-1)
-        drawn = _targets(part)[:, None]
-        log_ratio = (ours.gather(-1, drawn) - theirs.gather(-1, drawn)).squeeze(-1)
-        return tuple(spread(values, part.mask) for values in (kl, reverse, entropy, log_ratio))
+        ours, theirs = (response_hidden(m.base_model, part, part.mask) for m in (model, other))
+        targets = _targets(part)
+        parts = [
+            _compared(_logprobs(model, ours[at]), _logprobs(other, theirs[at]), targets[at])
+            for at in _slices(model, len(targets))
+        ]
+        columns = (torch.cat(values) for values in zip(*parts, strict=True))
+        return tuple(spread(values, part.mask) for values in columns)
 
     return Divergence(*by_microbatch(compute, sequences, token_budget))
+
+
+def _compared(ours: Tensor, theirs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    """(N, V) logprobs, (N,) -> the fields of `Divergence`, (N,)."""
+    kl = (ours.exp() * (ours - theirs)).sum(-1)
+    reverse = (theirs.exp() * (theirs - ours)).sum(-1)
+    entropy = -(ours.exp() * ours).sum(-1)
+    drawn = targets[:, None]
+    log_ratio = (ours.gather(-1, drawn) - theirs.gather(-1, drawn)).squeeze(-1)
+    return kl, reverse, entropy, log_ratio

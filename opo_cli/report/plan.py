@@ -55,12 +55,17 @@ def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tup
 
 def evaluation_line(settings: Eval) -> str:
     """What is evaluated, how, and when."""
-    if not settings.benchmarks:
+    during = settings.during or settings.benchmarks
+    parts = []
+    if settings.benchmarks:
+        parts.append(f"{', '.join(settings.benchmarks)} before and after")
+    if settings.every and during:
+        parts.append(f"{', '.join(during)} every {settings.every} steps")
+    if not parts:
         return "none"
-    samples = f"{settings.samples} samples" if settings.samples else "its own number of samples"
-    every = f", and every {settings.every} steps" if settings.every else ""
+    samples = f"{settings.samples} samples" if settings.samples else "the benchmark's own samples"
     only = f" of the first {settings.limit} problems" if settings.limit else " per problem"
-    return f"{', '.join(settings.benchmarks)}; {samples}{only}; before and after{every}"
+    return f"{'; '.join(parts)}; {samples}{only}"
 
 
 def objective_line(config: Config) -> str:

@@ -14,7 +14,7 @@ import pytest
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.samples import ProblemSamples, Response, SampleFile
 from opo_cli.evaluate.summary import summarise
-from opo_cli.types import Mean
+from opo_cli.types import Mean, Problem
 
 HOSTILE = 'two\nlines\u2028 and "quotes" \ud800 [bold]{question}\x00'
 
@@ -36,8 +36,6 @@ def samples_of(name: str, *responses: Response, **changes) -> ProblemSamples:
     plain = {
         "id": name,
         "answer": "8",
-        "level": "5",
-        "subject": "",
         "responses": responses,
         "diversity": {"self_bleu": Mean(0.5, 2), "rep_4": Mean(0, 0)},
     }
@@ -135,14 +133,25 @@ CUT_RIGHT = response(finish_reason="length", length=32)
 TIMEOUT = response(correct=False, reason="timeout", extracted="9^9", grading_seconds=6.0)
 
 SAMPLES = [
-    samples_of("a", RIGHT, RIGHT, WRONG, SILENT, level="1", subject="Algebra"),
-    samples_of("b", RIGHT, HALF, ALSO_HALF, CUT_RIGHT, level="5", subject="Geometry"),
-    samples_of("c", SILENT, SILENT, TIMEOUT, WRONG, level="5", subject=""),
+    samples_of("a", RIGHT, RIGHT, WRONG, SILENT),
+    samples_of("b", RIGHT, HALF, ALSO_HALF, CUT_RIGHT),
+    samples_of("c", SILENT, SILENT, TIMEOUT, WRONG),
 ]
+LEVELS = {"a": ("1", "Algebra"), "b": ("5", "Geometry"), "c": ("5", "")}
+
+
+def record_of(samples: list[ProblemSamples], ks=()) -> dict:
+    """Their record; problems a, b and c have levels and subjects."""
+    problems = [
+        Problem(id=s.id, question="?", answer="8", benchmark="x", level=level, subject=subject)
+        for s in samples
+        for level, subject in [LEVELS.get(s.id, ("", ""))]
+    ]
+    return summarise(samples, problems, ks)
 
 
 def test_accuracy_is_the_mean_over_problems():
-    record = summarise(SAMPLES, ())
+    record = record_of(SAMPLES)
     assert (record["num_problems"], record["num_samples"]) == (3, 4)
     assert record["accuracy"] == pytest.approx(1 / 3)
     assert record["accuracy_se"] == pytest.approx(1 / 6)  # sd of (.5, .5, 0) over sqrt 3.
@@ -157,7 +166,7 @@ def test_accuracy_is_the_mean_over_problems():
 
 def test_pass_and_majority_of_every_k_from_the_same_samples():
     """Problem b's votes at k = 4: two right, two a half, however written: a tie."""
-    record = summarise(SAMPLES, (1, 2, 4))
+    record = record_of(SAMPLES, (1, 2, 4))
     assert record["pass_at_k"] == pytest.approx({"1": 1 / 3, "2": (5 / 6 + 5 / 6) / 3, "4": 2 / 3})
     assert record["maj_at_k"]["4"] == pytest.approx((1 + 1 / 2 + 0) / 3)
     # At 2: a: {R,R} 1, {R,W} x2 1/2 each, {R,-} x2 1 each, {W,-} 0: 4/6; b: {R,R} 1, {R,H} x4 1/2,
@@ -168,11 +177,11 @@ def test_pass_and_majority_of_every_k_from_the_same_samples():
 
 
 def test_k_by_default():
-    assert list(summarise(SAMPLES, ())["pass_at_k"]) == ["1", "4"]
+    assert list(record_of(SAMPLES)["pass_at_k"]) == ["1", "4"]
 
 
 def test_lengths_truncation_and_reasons():
-    record = summarise(SAMPLES, ())
+    record = record_of(SAMPLES)
     assert record["length"] == pytest.approx(
         (5 + 5 + 9 + 32 + 5 + 3 + 3 + 32 + 32 + 32 + 5 + 9) / 12
     )
@@ -187,19 +196,19 @@ def test_lengths_truncation_and_reasons():
 
 
 def test_nothing_truncated_has_no_accuracy_of_the_truncated():
-    record = summarise([samples_of("a", RIGHT, WRONG)], ())
+    record = record_of([samples_of("a", RIGHT, WRONG)])
     assert record["accuracy_truncated"] is None
     assert record["accuracy_95"] is None  # One problem.
 
 
 def test_entropy_is_per_token_and_kl_per_response():
     pair = [response(kl=0.5, kl_k1=-0.25, kl_k3=1.0), response(kl=1.5, kl_k1=0.75, kl_k3=2.0)]
-    record = summarise([samples_of("a", *pair)], ())
+    record = record_of([samples_of("a", *pair)])
     assert record["entropy"] == pytest.approx(3.0 / 10)
     assert record["kl_exact_sequence"] == pytest.approx(1.0)
     assert record["kl_k1_sequence"] == pytest.approx(0.25)
     assert record["kl_k3_sequence"] == pytest.approx(1.5)
-    assert "kl_exact_sequence" not in summarise(SAMPLES, ())
+    assert "kl_exact_sequence" not in record_of(SAMPLES)
 
 
 def test_diversity_is_pooled_over_problems():
@@ -208,21 +217,18 @@ def test_diversity_is_pooled_over_problems():
         samples_of("b", RIGHT, diversity={"self_bleu": Mean(0.5, 6)}),
         samples_of("c", RIGHT, diversity={"self_bleu": Mean(0, 0)}),
     ]
-    assert summarise(pool, ())["self_bleu"] == pytest.approx(0.25)
+    assert record_of(pool)["self_bleu"] == pytest.approx(0.25)
 
 
 def test_by_level_and_subject():
-    record = summarise(SAMPLES, ())
+    record = record_of(SAMPLES)
     assert {k: v["num_problems"] for k, v in record["by_level"].items()} == {"1": 1, "5": 2}
     assert record["by_level"]["5"]["accuracy"] == pytest.approx(0.25)
     assert list(record["by_subject"]) == ["", "Algebra", "Geometry"]
-    plain = [samples_of("a", RIGHT, level="", subject="")]
-    assert summarise(plain, ())["by_level"] == {}
+    assert record_of([samples_of("d", RIGHT)])["by_level"] == {}
 
 
 def test_the_mean_does_not_depend_on_how_many_samples_repeat():
     """avg@n of samples written twice is avg@n."""
-    twice = [
-        samples_of(each.id, *each.responses, *each.responses, level=each.level) for each in SAMPLES
-    ]
-    assert math.isclose(summarise(twice, ())["accuracy"], summarise(SAMPLES, ())["accuracy"])
+    twice = [samples_of(each.id, *each.responses, *each.responses) for each in SAMPLES]
+    assert math.isclose(record_of(twice)["accuracy"], record_of(SAMPLES)["accuracy"])
