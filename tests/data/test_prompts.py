@@ -145,6 +145,21 @@ def test_a_chat_template_that_hides_the_question_is_told():
         resolve_template("chat", with_chat(None), is_embedded=False)
 
 
+def test_a_chat_template_that_fails_is_told():
+    failing = with_chat("{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(OpoError, match="chat template fails: roles must alternate"):
+        resolve_template("chat", failing, is_embedded=False)
+
+
+def test_a_file_that_begins_with_a_bos_gets_no_second_one(tmp_path: Path):
+    path, tokenizer = tmp_path / "mine.txt", with_chat(None)
+    tokenizer.bos_token = "<s>"
+    path.write_text("<s>{question}")
+    assert not resolve_template(str(path), tokenizer, is_embedded=False).adds_special_tokens
+    path.write_text("{question}")
+    assert resolve_template(str(path), tokenizer, is_embedded=False).adds_special_tokens
+
+
 def test_prompts_keep_order_problem_and_special_tokens():
     problems = [problem("b=?"), problem("a")]
     first, second = make_prompts(problems, resolved("line"), Characters())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from opo_cli.config import Columns, Data
+from opo_cli.data.benchmarks import BENCHMARKS
 from opo_cli.data.datasets import DATASETS
 from opo_cli.data.sources import load_problems
 from opo_cli.data.training import data_folder, hub_row, prepare_data
@@ -17,6 +19,15 @@ from opo_cli.presets import resolve
 
 def config_of(**data):
     return resolve("smoke", named={"data": data, "eval": {"benchmarks": []}})
+
+
+def test_another_row_of_a_table_is_another_training_set(monkeypatch):
+    config = resolve("smoke", overrides=["data.source=MATH", "eval.benchmarks=['AIME24']"])
+    first = data_folder(config)
+    monkeypatch.setitem(DATASETS, "MATH", replace(DATASETS["MATH"], revision="0" * 40))
+    second = data_folder(config)
+    monkeypatch.setitem(BENCHMARKS, "AIME24", replace(BENCHMARKS["AIME24"], revision="0" * 40))
+    assert len({first, second, data_folder(config)}) == 3
 
 
 def test_the_embedded_task_needs_no_audit(smoke):

@@ -125,6 +125,15 @@ def test_maj_at_k_of_many_samples_is_quick_and_a_share():
     assert 0.97 < maj_at_k(90, [1] * 100 + [16, 50], 0, 64) < 1
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "silent", "k"), [(1000, [3, 4], 1041, 256), (500, [500], 1048, 512)]
+)
+def test_maj_at_k_of_thousands_of_samples_is_a_share(right, wrong, silent, k):
+    """Their binomials exceed any float. Two answers as frequent as each other share the place."""
+    expected = 0.5 if wrong == [500] else 1.0
+    assert maj_at_k(right, wrong, silent, k) == pytest.approx(expected, abs=1e-9)
+
+
 def test_maj_at_k_of_fewer_samples_is_refused():
     with pytest.raises(ValueError, match="maj@5 of 4 samples"):
         maj_at_k(2, [1], 1, 5)
@@ -163,6 +172,13 @@ def test_the_interval_of_agreeing_problems_is_that_of_so_many_trials():
     """t(29) = 2.04523: 30 of 30 give 1 / (1 + t^2 / 30) = 0.87763 to 1."""
     assert interval(np.ones(30)) == pytest.approx((0.87763, 1.0), abs=1e-5)
     assert interval(np.zeros(30)) == pytest.approx((0.0, 0.12237), abs=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 1 / 3, 0.7])
+def test_problems_that_agree_on_no_binary_share_leave_an_interval(share: float):
+    low, high = interval(np.full(30, share))
+    assert low < share - 0.05
+    assert high > share + 0.05
 
 
 def test_an_interval_by_hand():

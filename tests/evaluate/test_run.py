@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,19 @@ def test_numbers_follow_from_the_kept_samples(make, tmp_path: Path):
     assert "math-verify" in record["settings"]["grader"]
 
 
+def test_levels_are_those_of_the_data_not_of_the_kept_samples(make, tmp_path: Path):
+    file = tmp_path / "mine.jsonl"
+    rows = [{"question": f"{n}+1=?", "answer": str(n + 1), "hard": n} for n in (1, 2)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (plain,) = make().evaluate([str(file)], tmp_path / "kept", "base", quiet)
+    assert plain["by_level"] == {}
+    counting = Counting(make().engine)
+    named = make(counting, eval={"columns": {"level": "hard"}})
+    (record,) = named.evaluate([str(file)], tmp_path / "kept", "base", quiet)
+    assert counting.num_prompts == 0
+    assert list(record["by_level"]) == ["1", "2"]
+
+
 def test_kl_to_itself_is_zero_and_needs_temperature_1(make, policy_and_tokenizer, tmp_path: Path):
     policy, _ = policy_and_tokenizer
     (record,) = make(initial=policy).evaluate(["tiny-easy"], tmp_path, "base", quiet)
@@ -233,6 +247,32 @@ def test_fixed_outputs_get_the_score_that_a_direct_computation_gives(
 
 
 # --- processes --------------------------------------------------------------------------------
+
+
+def test_kl_is_to_the_policy_that_the_run_started_from(base: Path, in_tmp: Path, run_opo):
+    start = in_tmp / "start"
+    shutil.copytree(base, start)
+    sets = ("--set", "eval.benchmarks=[]", "--model", "start")
+    trained = run_opo("train", "--preset", "smoke", "--steps", "1", *sets, "--out", "run")
+    assert trained.returncode == 0, trained.stderr
+    arguments = (
+        "eval",
+        "tiny-easy",
+        "--run",
+        "run",
+        "--limit",
+        "2",
+        "--samples",
+        "1",
+        "-f",
+        "json",
+    )
+    before = run_opo(*arguments)
+    assert "kl_exact_sequence" in json.loads(before.stdout)[0], before.stderr
+    os.utime(start / "model.safetensors", (1, 1))  # As if other weights had been put there.
+    after = run_opo(*arguments)
+    assert "'start' has changed" in after.stderr.replace(f"{in_tmp}/", "")
+    assert "kl_exact_sequence" not in json.loads(after.stdout)[0]
 
 
 def test_a_killed_opo_eval_goes_on(base: Path, in_tmp: Path, run_opo):

@@ -35,6 +35,21 @@ def test_other_benchmarks_have_their_own_numbers(run):
     assert (found.samples, found.max_new_tokens, found.k, found.limit) == (0, 0, (), 0)
 
 
+def test_evaluations_during_training_are_none_of_it(run):
+    config = resolve("smoke", overrides=["eval.every=2", "eval.during=['gone.jsonl']"])
+    (run.path / "config.json").write_text(config.model_dump_json())
+    found = settings(run, ["tiny-easy"])
+    assert (found.every, found.during) == (0, ())
+
+
+def test_a_runs_k_reach_as_far_as_the_benchmarks_own_samples(run):
+    config = resolve("smoke", overrides=["eval.samples=0", "eval.k=[1,8]"])
+    (run.path / "config.json").write_text(config.model_dump_json())
+    assert settings(run, ["tiny-easy"]).k == (1, 8)
+    assert settings(run, ["tiny-easy"], samples=4).k == (1,)
+    assert settings(run, ["tiny-easy"], temperature=0.0).k == (1,)
+
+
 def test_what_is_asked_for_wins(run):
     found = settings(run, ["tiny-easy"], "eval.top_p=0.9", samples=2, limit=5)
     assert (found.samples, found.k, found.limit, found.top_p) == (2, (1,), 5, 0.9)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from opo_cli.errors import OpoError
-from opo_cli.model.policy import choose_device, end_token_ids, load_policy, score, token_scores
+from opo_cli.model import policy as policy_module
+from opo_cli.model.folder import policy_id
+from opo_cli.model.policy import (
+    choose_device,
+    divergence,
+    end_token_ids,
+    load_policy,
+    score,
+    token_scores,
+)
 from opo_cli.model.sequences import Sequences
 
 CPU = torch.device("cpu")
@@ -34,6 +45,48 @@ def test_scores_equal_a_plain_forward_pass(policy_and_tokenizer, sequences):
         assert torch.allclose(scores.entropy[row, : len(response)], entropy, atol=1e-5)
         assert not scores.logprobs[row, len(response) :].any()
         assert not scores.entropy[row, len(response) :].any()
+
+
+@pytest.mark.parametrize("most", [1, 100])
+def test_scores_do_not_depend_on_slices_of_the_head(
+    policy_and_tokenizer, sequences, most, monkeypatch
+):
+    """A long response of a large vocabulary meets the head slice by slice."""
+    model, _ = policy_and_tokenizer
+    whole, compared = score(model, sequences, 100), divergence(model, model, sequences, 100)
+    monkeypatch.setattr(policy_module, "MAX_LOGITS", most)
+    parts, again = score(model, sequences, 100), divergence(model, model, sequences, 100)
+    for name in ("logprobs", "entropy", "logit_norms"):
+        assert torch.allclose(getattr(parts, name), getattr(whole, name), atol=1e-6)
+    for name in ("kl", "reverse_kl", "entropy", "log_ratio"):
+        assert torch.allclose(getattr(again, name), getattr(compared, name), atol=1e-6)
+
+
+def test_no_more_logits_than_a_bound_are_held(base):
+    """Peak memory of a process that scores one long response of a vocabulary of 100k."""
+    result = subprocess.run(
+        [sys.executable, "-c", PEAK], capture_output=True, text=True, timeout=120, check=True
+    )
+    before, after = map(int, result.stdout.split())
+    whole = 1500 * 100_000 * 4
+    assert (after - before) * 1024 < 1.5 * whole  # Held whole, there are three copies and more.
+
+
+PEAK = """
+import resource, torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from opo_cli.model.policy import score
+from opo_cli.model.sequences import Sequences
+
+torch.set_num_threads(1)
+shape = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+model = Qwen2ForCausalLM(Qwen2Config(vocab_size=100_000, num_key_value_heads=2, **shape))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+score(model, Sequences.pack([[1]], [[2] * 10], torch.device("cpu")), 10_000)
+print(peak())
+score(model, Sequences.pack([[1]], [[2] * 1500], torch.device("cpu")), 10_000)
+print(peak())
+"""
 
 
 @pytest.mark.parametrize("budget", [1, 7, 100])
@@ -132,3 +185,31 @@ def test_a_gpu_that_is_not_there_is_told():
     with pytest.raises(OpoError, match="no GPU"):
         choose_device("cuda")
     assert choose_device("auto")[0] == CPU
+
+
+def test_a_model_is_told_by_its_files_wherever_it_lies(base, cache, tmp_path):
+    """A folder in the cache, too, but for prepared bases, whose name holds their hash."""
+    assert policy_id(str(base)) == base.name
+    ids = []
+    for place in (tmp_path / "mine", cache / "mine"):
+        shutil.copytree(base, place)
+        ids.append(policy_id(str(place)))
+        (place / "model.safetensors").write_bytes(b"other weights")
+        assert policy_id(str(place)) != ids[-1]
+    assert "mine" not in ids
+
+
+def test_a_hub_model_is_told_by_its_commit(tmp_path, monkeypatch):
+    """The hub's cache names the commit that was loaded."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def load(commit: str) -> str:
+        model = tmp_path / "models--owner--name"
+        (model / "snapshots" / commit).mkdir(parents=True)
+        (model / "snapshots" / commit / "config.json").write_text("{}")
+        (model / "refs").mkdir(exist_ok=True)
+        (model / "refs" / "main").write_text(commit)
+        return policy_id("owner/name")
+
+    unknown = policy_id("owner/name")
+    assert len({unknown, load("1" * 40), load("2" * 40)}) == 3
