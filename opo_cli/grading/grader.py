@@ -143,7 +143,7 @@ def readable_tail(text: str) -> str | None:
     """As much of a response's end as names no numbers too large to evaluate."""
     for tail in (text, text.rstrip().rpartition("\n")[2]):
         # In prose, an exclamation mark is none of mathematics.
-        if not is_too_large(re.sub(r"!(?=\s|$)", "", tail)):
+        if not is_too_large(tidy(re.sub(r"!(?=\s|$)", "", tail))):
             return tail
     return None
 

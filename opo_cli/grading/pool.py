@@ -101,9 +101,8 @@ class Grader:
         answers: list[str | None] = []
         num_quick = 0
         for row, case in enumerate(cases):
-            found = extract(case.text, case.answer_format, is_finished=case.is_finished)
-            answers.append(None if found is None else found.text)
-            verdict = screened(found, case.answer, self.config.max_answer_characters)
+            extracted, verdict = self._screened(case)
+            answers.append(extracted)
             num_quick += not isinstance(verdict, Question)
             verdict = self._remembered.get(verdict, verdict)
             if isinstance(verdict, Question):
@@ -120,6 +119,16 @@ class Grader:
             if on_done is not None:
                 on_done(num_done)
         return grades
+
+    def _screened(self, case: Case) -> tuple[str | None, GradeReason | Question]:
+        """The answer, and its verdict or what to ask a worker. An answer that breaks our own code
+        is an "error" as one that breaks a worker is: counted and shown, and the run goes on."""
+        try:
+            found = extract(case.text, case.answer_format, is_finished=case.is_finished)
+            verdict = screened(found, case.answer, self.config.max_answer_characters)
+        except Exception:
+            return None, "error"
+        return None if found is None else found.text, verdict
 
     def _judged(self, questions: Iterable[Question]):
         if not questions:

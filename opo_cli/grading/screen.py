@@ -19,9 +19,11 @@ MAX_DIGITS = 50_000.0
 """Decimal digits of any number that comes out."""
 
 TOKENS = re.compile(
-    r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|\\[A-Za-z]+|\*\*|\\.|[A-Za-z]|\S", re.DOTALL
+    r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+|\\[A-Za-z]+|\*\*|\\.|[A-Za-z]|\S",
+    re.DOTALL,
 )
-E_NOTATION = re.compile(r"[\d.]\s*[eE]\s*[+-]?\s*0*[1-9]\d{4}")
+NUMERAL = re.compile(r"\.?[0-9]")
+E_NOTATION = re.compile(r"[0-9.]\s*[eE]\s*[+-]?\s*0*[1-9][0-9]{4}")
 OPEN = {"{": "}", "(": ")", "[": "]"}
 CLOSE = frozenset(OPEN.values())
 CONSTANTS = {"e": math.log10(math.e), r"\pi": math.log10(math.pi), r"\infty": 0.0}
@@ -44,14 +46,17 @@ class Size:
 
 
 def is_too_large(text: str) -> bool:
-    """Whether an answer names numbers that would take too long to evaluate, or nests too deeply."""
-    if re.search(rf"\d{{{MAX_DIGIT_RUN + 1}}}", text) or E_NOTATION.search(text):
+    """Whether an answer names numbers that would take too long to evaluate, or nests too deeply.
+
+    Total. `text` is tidied: digits and signs beyond ASCII are read as names.
+    """
+    if re.search(rf"[0-9]{{{MAX_DIGIT_RUN + 1}}}", text) or E_NOTATION.search(text):
         return True
     tokens = [token for token in TOKENS.findall(text) if token not in (r"\left", r"\right")]
     try:
         _Reader(tokens).sequence(None, 0)
-    except TooLargeError:
-        return True
+    except (TooLargeError, ValueError, OverflowError, RecursionError):
+        return True  # What cannot be bounded is not small.
     return False
 
 
@@ -64,8 +69,6 @@ class _Reader:
 
     def sequence(self, closing: str | None, depth: int) -> Size:
         """Up to the closing bracket, or the end."""
-        if depth > MAX_DEPTH:
-            raise TooLargeError
         total = Size()
         while self.place < len(self.tokens):
             token = self.tokens[self.place]
@@ -96,7 +99,7 @@ class _Reader:
                 size = factorial(size)
             elif token == "_":
                 self.place += 1
-                index = self.atom(depth) if self.place < len(self.tokens) else Size()
+                index = self.atom(depth + 1) if self.place < len(self.tokens) else Size()
                 if is_group:  # (n)_k is read as the falling factorial.
                     factorial(size)
                 size.has_letters |= index.has_letters
@@ -105,8 +108,6 @@ class _Reader:
         return size
 
     def power(self, base: Size, depth: int) -> Size:
-        if depth > MAX_DEPTH:
-            raise TooLargeError
         if self.place >= len(self.tokens):
             return base
         sign = self.tokens[self.place] in "+-"
@@ -119,24 +120,27 @@ class _Reader:
         return Size(base.log * 10**exponent.log, base.has_letters)
 
     def atom(self, depth: int) -> Size:
+        """Whatever reads further atoms passes a greater depth: it ends here."""
+        if depth > MAX_DEPTH:
+            raise TooLargeError
         token = self.tokens[self.place]
         self.place += 1
         if token in OPEN:
             return self.sequence(OPEN[token], depth + 1)
-        if token[0].isdigit() or token[0] == ".":
+        if NUMERAL.match(token):
             return Size(_digits(token))
         if token in CONSTANTS:
             return Size(CONSTANTS[token])
         if token in CHOICES:
             return self.choice(depth)
         if token == r"\Gamma" and self.place < len(self.tokens):
-            return factorial(self.atom(depth))
+            return factorial(self.atom(depth + 1))
         return Size(0.0, token.isalpha())
 
     def choice(self, depth: int) -> Size:
         """Binomials: at most n^k, and k may be taken as the smaller of the two."""
-        above = self.atom(depth) if self.place < len(self.tokens) else Size()
-        below = self.atom(depth) if self.place < len(self.tokens) else Size()
+        above = self.atom(depth + 1) if self.place < len(self.tokens) else Size()
+        below = self.atom(depth + 1) if self.place < len(self.tokens) else Size()
         if above.has_letters or below.has_letters:
             return Size(0.0, True)
         smaller = min(above.log, below.log)
@@ -149,7 +153,7 @@ def _bound_of_range(reader: _Reader, depth: int) -> Size:
     """The upper end of a sum or product: so many terms."""
     if reader.place >= len(reader.tokens):
         return Size()
-    bound = reader.factor(depth)
+    bound = reader.factor(depth + 1)
     if not bound.has_letters and bound.log > MAX_ARGUMENT:
         raise TooLargeError
     return Size()

@@ -43,6 +43,11 @@ DATA = Path(__file__).parents[2].parent / "shared/data"
         r"\sqrt{" * 25 + "2" + "}" * 25,
         "2^{" * 25 + "1" + "}" * 25,
         r"\begin{pmatrix}1&1\\1&0\end{pmatrix}^{1000000}",
+        r"\Gamma" * 2000,
+        r"\binom" * 2000,
+        r"\sum^" * 2000,
+        "1^" * 2000,
+        "1_" + r"\binom" * 2000,
     ],
 )
 def test_too_large(text: str):
@@ -77,6 +82,10 @@ def test_too_large(text: str):
         r"\binom",
         "_",
         ")}]",
+        "x²",
+        "❶",
+        "٣",
+        "1²3",
     ],
 )
 def test_small_enough(text: str):
