@@ -11,6 +11,7 @@ import ctypes
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, TimeoutError
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from pebble import ProcessExpired, ProcessPool
@@ -30,6 +32,7 @@ from opo_cli.types import GradeReason
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 OUT_OF_MEMORY = 77  # Exit code of a worker; its answer has hit the limit.
+RETIRED = 78  # Exit code of a worker that has used too much for another answer.
 START_SECONDS = 120  # For imports on a machine that is busy with other things.
 BACKLOG_PER_WORKER = 16  # Enough to keep workers busy; what waits longer waits with us.
 PURE_PYTHON = {"SYMPY_GROUND_TYPES": "python", "MPMATH_NOGMPY": "1"}
@@ -64,6 +67,12 @@ def _start_worker(parent: int, memory_bytes: int) -> None:
 
 
 def _peak_bytes() -> int:
+    """Most memory that this process has held. Linux's `ru_maxrss` would be the parent's, where
+    that is fatter: it outlives fork and exec."""
+    if sys.platform == "linux":
+        found = re.search(rb"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_bytes(), re.M)
+        if found is not None:
+            return int(found[1]) * 1024
     scale = 1024 if sys.platform == "linux" else 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
@@ -73,18 +82,21 @@ def _work(question: Question) -> tuple[GradeReason, float]:
 
     math-verify takes a MemoryError for "not equal". So an answer that is not right and took a
     quarter of the memory that was left counts as out of memory, and its worker is done: a number
-    that grows by squares meets the limit from there.
+    that grows by squares meets the limit from there. After a right one of that size it is done
+    too, for its peak hides that of the next.
     """
     from opo_cli.grading.mathematics import judge
 
-    start, peak = time.perf_counter(), _peak_bytes()
+    if _peak_bytes() > _memory["most"]:
+        os._exit(RETIRED)
+    start = time.perf_counter()
     try:
         outcome = judge(*question)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except RecursionError:
         outcome = "unparsed"
-    if outcome != "correct" and peak < _memory["most"] < _peak_bytes():
+    if outcome != "correct" and _peak_bytes() > _memory["most"]:
         os._exit(OUT_OF_MEMORY)
     return outcome, time.perf_counter() - start
 
@@ -156,6 +168,9 @@ class Workers:
                 running.clear()
                 continue
             future, start = running.pop(question)
+            if _is_unread(future):
+                running[question] = self._schedule(question, done), start
+                continue
             reason, seconds = self._outcome(future)
             yield question, reason, min(time.monotonic() - start, seconds)
 
@@ -182,6 +197,12 @@ class Workers:
         self._pool = self._new_pool()
         with _interrupts_held():
             self._pool.schedule(_work, args=(HALF,))
+
+
+def _is_unread(future: Future) -> bool:
+    """Whether its worker has retired instead; the next one is new."""
+    error = future.exception()
+    return isinstance(error, ProcessExpired) and error.exitcode == RETIRED
 
 
 @contextmanager

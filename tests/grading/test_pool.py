@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +102,13 @@ def test_groups_keep_their_order_and_format():
     assert [[grade.reward for grade in g.grades] for g in graded] == [[1, 0], [1, 0]]
 
 
+def test_what_breaks_the_grader_is_an_error_and_the_others_are_graded():
+    cases = [Case(None, "8"), Case(r"\boxed{8}", "8"), Case("8", 8)]
+    with Grader(Grading()) as grader:
+        grades = grader.grade_texts(cases)
+    assert [grade.reason for grade in grades] == ["error", "correct", "error"]
+
+
 def test_nothing_to_grade():
     with Grader(Grading()) as grader:
         assert grader.grade_texts([]) == []
@@ -180,6 +188,43 @@ def test_an_answer_that_takes_all_memory_says_so_and_the_next_is_graded():
     finally:
         workers.close()
     assert (reason, after) == ("memory", "correct")
+
+
+FAT_PARENT = """
+from opo_cli.config import Grading
+from opo_cli.grading.grader import Question
+from opo_cli.grading.workers import HALF, Workers
+
+if __name__ == "__main__":
+    ballast = b"x" * (1536 * 2**20)
+    workers = Workers(Grading(memory_megabytes=512, timeout_seconds=100, num_workers=1))
+    for question in (Question("2^{10^{10}}", "3", True), HALF):
+        print(*(reason for _, reason, _ in workers.judge_all([question])))
+    workers.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds a worker's memory")
+def test_a_fat_parent_hides_no_worker_out_of_memory(in_tmp: Path):
+    """Such as one that holds a model: the kernel hands its peak down to what it starts."""
+    Path("parent.py").write_text(FAT_PARENT)
+    result = subprocess.run(
+        [sys.executable, "parent.py"], capture_output=True, text=True, timeout=120
+    )
+    assert result.stdout.split() == ["memory", "correct"], result.stderr
+
+
+def test_a_worker_retires_after_a_large_right_answer_and_the_next_is_graded(others: set[int]):
+    large = Question(r"\frac{2^{200000000}}{2^{200000000}}", "1", True)
+    workers = Workers(Grading(memory_megabytes=512, timeout_seconds=100, num_workers=1))
+    try:
+        ((_, reason, _),) = workers.judge_all([large])
+        before = pids(others)
+        ((_, after, _),) = workers.judge_all([THIRD])
+        assert (reason, after) == ("correct", "wrong")
+        assert not before & pids(others)
+    finally:
+        workers.close()
 
 
 def test_a_worker_out_of_memory_says_so():
