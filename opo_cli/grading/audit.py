@@ -15,6 +15,7 @@ DROPPED = re.compile(
     r"\\left|\\right|\\[,;!: ]|\\q?quad|\\(?:text|textbf|mathrm|mathbf)(?=\{)|\^\{?\\circ\}?"
     r"|\\?[$%]|[{}\s]|(?<=\d),(?=\d{3}\b)"
 )
+SEPARATED = re.compile(r",(?:\s|\\[,;: ])")
 MAX_CHARACTERS = 2000
 
 
@@ -37,6 +38,8 @@ def second_opinion(extracted: str | None, answer: str) -> bool | None:
 
 def _value(text: str) -> float | None:
     """A plain number as a float, or None."""
+    if SEPARATED.search(text) or "_" in text:  # Python takes 1_0 for 10.
+        return None
     text = re.sub(r"\\[,;!: ]|[\s$]|\\left|\\right|\{,\}", "", text).removesuffix(".")
     text = FRACTION.sub(r"\1\2/\3", text) if FRACTION.fullmatch(text) else text
     text = SCIENTIFIC.sub(r"\1e\2", text) if SCIENTIFIC.fullmatch(text) else text

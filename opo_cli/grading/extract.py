@@ -35,6 +35,10 @@ ANSWER_LINE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 STATED = re.compile(r"final answer is:?\s{0,9}(?=[$\d.+-]|\\[(\[])", re.IGNORECASE)
+FORMULA = re.compile(r"\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+WITH_DIGIT = re.compile(r"(?<!\S)[^\s\d]*\d\S*")
+SAYING = re.compile(r"\b(?:is|are)\b|:\s")
+ANSWER_IS = re.compile(r"\banswer(?: is|:)\s+(.+)", re.IGNORECASE)
 BROKEN_OFF = re.compile(
     r"\b(?:and|or|so|then|but|if|is|are|the|a|an|of|to|by|with|we|that|which|because|let|thus)"
     r"[\s,:]*$|[+*/=<^({\[]\s*$",
@@ -46,8 +50,13 @@ class Found(NamedTuple):
     """An answer as the response states it."""
 
     text: str
-    is_marked: bool
-    """By box, tag or line; else this is the response's end, and the answer is somewhere in it."""
+    tail: str | None = None
+    """The response's end, where no box, tag or line marks the answer: `text` is then its last
+    number or formula, or what else looks most like an answer."""
+
+    @property
+    def is_marked(self) -> bool:
+        return self.tail is None
 
 
 class Box(NamedTuple):
@@ -68,19 +77,36 @@ def extract(text: str, answer_format: AnswerFormat, *, is_finished: bool = True)
     text = text.rpartition("</think>")[2]
     if answer_format != "any":
         found = MARKED[answer_format](text)
-        return None if found is None else Found(found, True)
+        return None if found is None else Found(found)
     tail = text.rstrip("* \t\n")[-TAIL_CHARACTERS:].strip()
     marked = next((f for f in (find(text) for find in MARKED.values()) if f is not None), None)
     stated = None
     for stated in STATED.finditer(tail):  # noqa: B007
         pass
     if stated is not None and not any(word in tail[stated.end() :] for word in BOXES):
-        return Found(tail[stated.start() :], False)  # After the last box, so the last word.
+        return _unmarked(tail[stated.start() :])  # After the last box, so the last word.
     if marked is not None:
-        return Found(marked, True)
+        return Found(marked)
     if not is_finished or not tail or BROKEN_OFF.search(tail[-40:]):
         return None
-    return Found(tail, False)
+    return _unmarked(tail)
+
+
+def _unmarked(tail: str) -> Found:
+    """With its last number or formula, unless words are announced as the answer after it."""
+    *_, formula = (None, *FORMULA.finditer(tail))
+    rest = tail if formula is None else tail[formula.end() :]
+    *_, token = (None, *WITH_DIGIT.finditer(rest))
+    if token is not None:
+        stated = token[0].rstrip("*_`.,;:?\"'").lstrip("*_`\"'")
+        stated = stated if "(" in stated else stated.rstrip(").")
+    elif said := ANSWER_IS.search(rest):
+        stated = said[1].strip(" .*_")
+    elif formula is not None:
+        stated = next(group for group in formula.groups() if group is not None)
+    else:
+        stated = SAYING.split(tail.rpartition("\n")[2])[-1].strip(" .*_")
+    return Found(stated.rpartition("=")[2].strip() or stated.strip() or tail, tail)
 
 
 def last_box(text: str) -> str | None:

@@ -18,29 +18,23 @@ from opo_cli.grading.normal import (
     canonical,
     compact,
     is_blank,
-    is_word,
     number,
     same_number,
     tidy,
 )
 from opo_cli.grading.screen import is_too_large
+from opo_cli.grading.words import (
+    STATED_LABEL,
+    amount_verdict,
+    have_other_units,
+    is_in_text,
+    label,
+    label_verdict,
+    letters_verdict,
+    unlabelled,
+)
 from opo_cli.records import source_digest
 from opo_cli.types import GradeReason
-
-LABEL = re.compile(
-    # A multiple-choice label with its value: \textbf{(B)}\ 12, \text{(B) }12, (B) 12.
-    r"(?:\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{\s*\(?(?P<a>[A-J])\)?\s*[.:)]?\s*\}"
-    r"|\((?P<b>[A-J])\))(?:\s|\\[ ,;:]|\\q?quad|~|[.:])*(?P<rest>.*)",
-    re.DOTALL,
-)
-STATED_LABEL = re.compile(r"\b(?i:answer|option|choice)(?:\s+is)?\W{0,6}\(?([A-J])\)?(?![A-Za-z])")
-BASED = re.compile(r"(\d+)_\{?(\d{1,2})\}?")
-MEASURED = re.compile(
-    r"(.*?\d\}*)(?:\\[ ,;:]|~|\s)*(?:\\(?:text|mathrm|textrm|mbox)\{\s*)?([a-z]{1,2})\s*\}?"
-)
-SCALED = frozenset(("mm", "cm", "m", "km", "mg", "g", "kg", "ms", "s", "h", "ml", "l"))
-"""Units that differ by a factor: 5 m is not 5 cm, though either may be stated as 5."""
-MIN_WORD = 4
 
 
 class Question(NamedTuple):
@@ -63,36 +57,49 @@ def screened(found: Found | None, answer: str, max_characters: int) -> GradeReas
     if is_blank(reference):
         return "error"
     given = tidy(found.text)
-    if found.is_marked and len(given) > max(max_characters, 2 * len(reference)):
+    if len(given) > max(max_characters, 2 * len(reference)):
         is_same = compact(given) == compact(reference) or _are_same_numbers(given, reference)
         return "correct" if is_same else "refused"
-    if not found.is_marked and _label(reference)[0] is not None:
-        given = (STATED_LABEL.findall(found.text) or [given])[-1]
-    verdict = quick_verdict(given, reference)
-    if verdict is not None:
+    if not found.is_marked and label(reference)[0] is not None:
+        given = (STATED_LABEL.findall(found.tail) or [given])[-1]
+    verdict = quick_verdict(given, reference, (is_in_text(found.text), is_in_text(answer)))
+    if verdict or (found.is_marked and verdict is not None):
         return "correct" if verdict else "wrong"
+    given, reference = unlabelled(given, reference)
     if not found.is_marked:
-        tail = readable_tail(found.text)
-        return "refused" if tail is None else Question(tail, reference, False)
+        return _question_of_tail(found, given, reference)
     if is_too_large(given) or is_too_large(reference):
         return "refused"
     return Question(given, reference, True)
 
 
-def quick_verdict(given: str, answer: str) -> bool | None:
-    """The verdict on two tidied answers where it needs no mathematics, else None."""
-    compact_given, compact_answer = compact(given), compact(answer)
-    if compact_given == compact_answer:
+def _question_of_tail(found: Found, given: str, reference: str) -> GradeReason | Question:
+    """Where nothing marks the answer, it may be another than the one that we have found."""
+    if label_verdict(given, reference) is False:
+        return "wrong"
+    tail = readable_tail(found.tail)
+    return "refused" if tail is None else Question(tail, reference, False)
+
+
+def quick_verdict(
+    given: str, answer: str, in_text: tuple[bool, bool] = (False, False)
+) -> bool | None:
+    """The verdict on two tidied answers where it needs no mathematics, else None.
+
+    Args:
+        in_text: whether they were stated as text, see `is_in_text`.
+    """
+    given, answer = unlabelled(given, answer)
+    if compact(given) == compact(answer):
         return True
-    same = _are_same_numbers(given, answer)
-    if same is not None:
-        return same
-    by_label = _label_verdict(given, answer)
-    if by_label is not None:
-        return by_label
-    if _elements(compact_given) == _elements(compact_answer):
-        return True
-    return False if _is_surely_wrong(given, answer) else None
+    for verdict in (_are_same_numbers, label_verdict, amount_verdict, _are_same_elements):
+        same = verdict(given, answer)
+        if same is not None:
+            return same
+    # What math-verify would take for equal: it drops dots, so that 1, 2, ..., n would be 1, 2, n.
+    if any(DOTS.search(text) for text in (given, answer)) or have_other_units(given, answer):
+        return False
+    return letters_verdict(given, answer, in_text)
 
 
 def _are_same_numbers(given: str, answer: str) -> bool | None:
@@ -101,42 +108,14 @@ def _are_same_numbers(given: str, answer: str) -> bool | None:
     return None if None in numbers else same_number(*numbers)
 
 
+def _are_same_elements(given: str, answer: str) -> bool | None:
+    """Of bare lists: their order does not matter. Brackets are not looked into."""
+    return True if _elements(compact(given)) == _elements(compact(answer)) else None
+
+
 def _elements(text: str) -> list[str]:
-    """Of a bare list, sorted: its order does not matter. Brackets are not looked into."""
     has_brackets = any(mark in text for mark in "()[]{}=<>")
     return [text] if has_brackets else sorted(canonical(part) for part in text.split(","))
-
-
-def _is_surely_wrong(given: str, answer: str) -> bool:
-    """What math-verify would take for equal, or spend time on."""
-    if any(DOTS.search(text) for text in (given, answer)):
-        return True  # It drops dots: 1, 2, ..., n would be 1, 2, n.
-    if is_word(given) and is_word(answer) and min(len(given), len(answer)) >= MIN_WORD:
-        return True  # It takes letters for factors, in any order.
-    if BASED.fullmatch(given) and BASED.fullmatch(answer):
-        return True  # It drops bases.
-    units = [MEASURED.fullmatch(text) for text in (given, answer)]
-    if None in units:
-        return False
-    return units[0][2] != units[1][2] and {units[0][2], units[1][2]} <= SCALED
-
-
-def _label_verdict(given: str, answer: str) -> bool | None:
-    """Where one side is a multiple-choice label, alone or before its value."""
-    (label, value), (wanted, wanted_value) = map(_label, (given, answer))
-    if label is None or (wanted is None and not value):
-        return None
-    if wanted is not None and (label != wanted or not (value and wanted_value)):
-        return label == wanted
-    return quick_verdict(value, wanted_value) if value else None
-
-
-def _label(text: str) -> tuple[str | None, str]:
-    """(label, value): ("B", "12"), ("B", ""), or (None, the text)."""
-    match = LABEL.fullmatch(text)
-    if match is not None:
-        return match["a"] or match["b"], match["rest"].strip()
-    return (text, "") if re.fullmatch("[A-J]", text) else (None, text)
 
 
 def readable_tail(text: str) -> str | None:
@@ -150,5 +129,8 @@ def readable_tail(text: str) -> str | None:
 
 @cache
 def grader_version() -> str:
-    """Changes whenever verdicts may: math-verify's version and a digest of our own sources."""
-    return f"math-verify {version('math-verify')}, opo {source_digest('grading')[:12]}"
+    """Changes whenever verdicts may: versions of what reads mathematics, a digest of our source."""
+    names = ("math-verify", "latex2sympy2_extended", "sympy")
+    return ", ".join(
+        [*(f"{n} {version(n)}" for n in names), f"opo {source_digest('grading')[:12]}"]
+    )

@@ -67,12 +67,17 @@ LAYOUT = re.compile(
     r"|\\(?:text)?color\s*\{[A-Za-z]*\}\s*"
 )
 DELIMITERS = re.compile(r"\\m?(?:left|right|bigl|bigr|Bigl|Bigr)(?![A-Za-z])\s*\.?")
-GROUPED = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|,\\!)\s*(?=\d{3}(?!\d))")
+GROUPED = re.compile(r"(?<=\d)(?:\{,\}|\\[,;: ]\s*|,?\\!\s*)(?=\d{3}(?!\d))")
+RUN = re.compile(r"(?<![\d.,])\d+(?:,\d+)+")
+THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")
+ZEROS = re.compile(r",0\d\d")
+SEPARATING = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+SPACED_COMMA = re.compile(r",(?:\\[,;: ]|~|\s)+")
 SPACE = r"\\[,;:!> ]|\\q?quad(?![A-Za-z])|~|\s"
 SPACES = re.compile(rf"(?:{SPACE})+")
 SPACES_BUT_ONE = re.compile(rf"(?<=\d)((?:{SPACE}))(?:{SPACE})*(?=\d)|(?:{SPACE})+")
 ORDINAL = re.compile(
-    r"(\d+)\s*(?:\^\s*)?(?:st|nd|rd|th|\{?\\(?:text|mathrm)\{(?:st|nd|rd|th)\}\}?)"
+    r"(\d+)\s*(?:\^\s*)?\{?\s*(?:\\(?:text|textrm|mathrm|mbox)\s*\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}"
 )
 BASE = re.compile(r"\(\s*([0-9A-Fa-f]{1,99})\s*\)\s*_\s*(?:\{\s*(\d{1,2})\s*\}|(\d{1,2}))")
 SPACED_THOUSANDS = re.compile(r"-?\d{1,3}(?: \d{3})+(?:\.\d+)?")
@@ -91,7 +96,7 @@ def tidy(text: str) -> str:
     text = _unwrapped(LAYOUT.sub("", text).strip())
     text = DELIMITERS.sub("", text)
     text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
-    text = BASE.sub(lambda m: f"{m[1]}_{{{m[2] or m[3]}}}", GROUPED.sub("", text))
+    text = BASE.sub(lambda m: f"{m[1]}_{{{m[2] or m[3]}}}", _ungrouped(text))
     text = WITH_DOTS.sub(_without_dots, text)
     text = text.replace(r"\$", "").replace("$", "").strip()
     if text.endswith(".") and not text.endswith(".."):
@@ -100,6 +105,19 @@ def tidy(text: str) -> str:
     if ordinal is not None:
         return ordinal[1]
     return text.replace(" ", "") if SPACED_THOUSANDS.fullmatch(text) else text
+
+
+def _ungrouped(text: str) -> str:
+    """Without the marks between thousands. A comma before a space is none of them, and in brackets
+    only one before what is no number by itself: (1,000) is one number, (1,200) a pair."""
+    text = GROUPED.sub("", SPACED_COMMA.sub(", ", text))
+    has_brackets = any(mark in text for mark in ("(", "[", r"\{"))
+
+    def plain(match: re.Match[str]) -> str:
+        is_one = THOUSANDS.fullmatch(match[0]) and (not has_brackets or ZEROS.search(match[0]))
+        return match[0].replace(",", "") if is_one else match[0]
+
+    return RUN.sub(plain, text)
 
 
 def _without_dots(match: re.Match[str]) -> str:
@@ -148,7 +166,7 @@ def is_blank(text: str) -> bool:
     return not rest.strip("{}$ ()\n")
 
 
-INTEGER = r"\d{1,3}(?:,\d{3})+|\d+"
+INTEGER = r"\d+"
 DECIMAL = rf"(?:{INTEGER})?\.\d+|(?:{INTEGER})\.?"
 PLAIN = re.compile(
     rf"(?P<sign>[+-]?)(?:(?P<whole>\d+)(?=\\frac))?"
@@ -192,13 +210,13 @@ def number(text: str) -> Number | None:
 
 def _fraction(match: re.Match[str]) -> Fraction | None:
     if match["repeating"] is not None:
-        return _repeating(match["fixed"].replace(",", ""), match["repeating"])
+        return _repeating(match["fixed"], match["repeating"])
     above = match["above"] or match["a"] or match["over"]
     if above is None:
         return None
-    below = int((match["below"] or match["b"] or match["under"]).replace(",", ""))
+    below = int(match["below"] or match["b"] or match["under"])
     whole = int(match["whole"] or match["before"] or 0)
-    return Fraction(int(above.replace(",", "")), below) + whole if below else None
+    return Fraction(int(above), below) + whole if below else None
 
 
 def _repeating(fixed: str, repeating: str) -> Fraction:
@@ -213,7 +231,7 @@ def _decimal(match: re.Match[str], sign: int, is_percent: bool) -> Number | None
         return None
     if power is not None and (len(power) > 5 or abs(int(power)) > MAX_EXPONENT):
         return None
-    written = (match["decimal"] or "1").replace(",", "")
+    written = match["decimal"] or "1"
     whole, point, places = written.partition(".")
     unit = Fraction(10) ** (int(power or 0) - len(places))
     value = sign * int(whole + places) * unit
@@ -250,6 +268,7 @@ def is_word(text: str) -> bool:
 def compact(text: str) -> str:
     """Without spaces, and with one spelling for what looks the same; `text` is tidied."""
     text = SPACES_BUT_ONE.sub(lambda m: " " if m[1] else "", text)  # "3 4" is not 34.
+    text = SEPARATING.sub(", ", text)  # Else they would be thousands to whoever reads this.
     text = DOTS.sub(r"\\ldots", text)
     text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"([_^])\{([A-Za-z0-9])\}", r"\1\2", text)
@@ -261,6 +280,7 @@ def compact(text: str) -> str:
 
 MIN_DIGITS_OF_FRACTION = 5
 MIN_DIGITS_OF_DECIMAL = 7
+DIGITS_OF_FLOAT = 15
 RELATIVE = Fraction(1, 10**9)
 
 
@@ -268,8 +288,8 @@ def same_number(given: Number, answer: Number) -> bool:
     """Whether two plain numbers are the same answer.
 
     Exact ones must be equal. A decimal may be the other one rounded, where it states digits enough
-    (5 beside a fraction, 7 beside a decimal): relative, so that tiny numbers differ. 50\\% is 50,
-    and 0.5.
+    (5 beside a fraction, 7 beside a decimal): relative, so that tiny numbers differ. A float
+    printed in full may be off by its error, but not where one side is whole. 50\\% is 50, and 0.5.
     """
     values = [given.value]
     if given.is_percent and not answer.is_percent:
@@ -286,7 +306,9 @@ def _close(value: Fraction, given: Number, answer: Number) -> bool:
     decimals = [side for side in (given, answer) if side.digits is not None]
     if not decimals:
         return False
-    if difference <= RELATIVE * abs(answer.value):
+    are_broken = all(side.value.denominator > 1 for side in (given, answer))
+    is_float = are_broken and max(side.digits for side in decimals) >= DIGITS_OF_FLOAT
+    if is_float and difference <= RELATIVE * abs(answer.value):
         return True
     coarse = min(decimals, key=lambda side: side.digits)
     is_fraction = len(decimals) == 1 and any(

@@ -19,6 +19,8 @@ from opo_cli.grading.audit import second_opinion
         (r"\dfrac{-3}{4}", "-0.75", True),
         (r"6.02 \times 10^{23}", "6.02e23", True),
         ("1,024", "1024", True),
+        ("1, 024", "1024", None),
+        ("1_0", "10", None),
         (r"\text{Evelyn}", "evelyn", True),
         ("Briana", r"\text{Evelyn}", False),
         ("", "7", False),

@@ -290,6 +290,74 @@ LATER = [
     ("Final answer: 1,234", "1234", True),
 ]
 
+# What a review found wrong.
+REVIEWED = [
+    # A comma before a space separates; without one it groups thousands, but not in a pair.
+    (r"\boxed{1} and \boxed{200}", "1200", False),
+    (r"\boxed{1} and \boxed{200}", "1, 200", True),
+    (r"\boxed{1, 200}", "1200", False),
+    (r"\boxed{1, 200}", "1,200", False),
+    (r"\boxed{1,\ 200}", "1200", False),
+    (r"\boxed{1,200}", "1200", True),
+    (r"\boxed{1{,}200}", "1200", True),
+    (r"\boxed{1,\!200}", "1200", True),
+    (r"\boxed{1\,200}", "1200", True),
+    (r"\boxed{200, 1}", "1, 200", True),
+    (r"\boxed{1,2,300}", "1, 2, 300", True),
+    (r"\boxed{(1,000)}", "(1,0)", False),
+    (r"\boxed{(1,200)}", "(1, 200)", True),
+    (r"\boxed{(10,000, 5)}", "(10000, 5)", True),
+    # Labels.
+    (r"\boxed{12}", r"\textbf{(B)}\ 12", True),
+    (r"\boxed{13}", r"\textbf{(B)}\ 12", False),
+    (r"\boxed{\sqrt8}", r"\textbf{(B)}\ 2\sqrt2", True),
+    (r"\boxed{\textbf{(B)}\ \sqrt8}", r"2\sqrt2", True),
+    ("It comes to 12.", r"\textbf{(B)}\ 12", True),
+    (r"\boxed{\text{Option B}}", "B", True),
+    (r"\boxed{B. 12}", "B", True),
+    (r"\boxed{B. 12}", "C", False),
+    (r"\boxed{B. 12}", "12", True),
+    # Units.
+    (r"\boxed{10 weeks}", "10", True),
+    (r"\boxed{11 weeks}", "10", False),
+    ("It takes 10 weeks", "10", True),
+    (r"\boxed{5 dollars}", "5", True),
+    (r"\boxed{\$5 dollars}", "5", True),
+    (r"\boxed{5\text{ hours}}", r"5\text{ minutes}", False),
+    (r"\boxed{5}", r"5\text{ hours}", True),
+    (r"\boxed{5 hours}", r"5\text{ hour}", True),
+    (r"\boxed{5 h}", r"5\text{ hours}", True),
+    (r"\boxed{12 \text{ inches}}", "12 inch", True),
+    (r"\boxed{12 \text{ units}}", "12 inches", True),
+    (r"\boxed{5 \text{ million}}", "5", False),
+    (r"\boxed{5 \text{ million dollars}}", "5000000", True),
+    (r"\boxed{12 percent}", r"12\%", True),
+    (r"\boxed{5 abc}", "5", False),
+    (r"\boxed{5 factorial}", "5", False),
+    (r"\boxed{90 degrees}", r"90^\circ", True),
+    (r"\boxed{5^{th}}", "5", True),
+    (r"\boxed{5^{\text{th}}}", "5", True),
+    (r"\boxed{6^{th}}", "5", False),
+    # Words are no products of letters, letters no words.
+    (r"\boxed{\text{no}}", "on", False),
+    (r"\boxed{no}", r"\text{on}", False),
+    (r"\boxed{no}", "on", False),
+    (r"\boxed{\text{No}}", "no", True),
+    (r"\boxed{\text{tan}}", r"\text{ant}", False),
+    (r"\boxed{hgm}", "mgh", True),
+    (r"\boxed{A}", "a", False),
+    (r"\boxed{\text{A}}", "a", False),
+    (r"\boxed{\text{(b)}}", r"\text{(B)}", True),
+    (r"\boxed{(b)}", "(B)", True),
+    (r"\boxed{(b)}", "(C)", False),
+    # A decimal is no whole number that it is not, however near.
+    (r"\boxed{1000000000.5}", "1000000000", False),
+    (r"\boxed{1000000000.5}", "1000000000.4", False),
+    (r"\boxed{33.333333333333336}", r"\frac{100}{3}", True),
+    # Dots in the prose before an answer are none of the answer.
+    ("We count... and so it is 5.", "5", True),
+]
+
 HOSTILE = [
     # (response, reference): none of them is right.
     (r"\boxed{7^{7^{7^{7}}}}", "7"),
@@ -353,7 +421,7 @@ def graded(cases):
 
 
 def test_answers_as_models_write_them():
-    cases = ORDINARY + UNBOXED + LATER
+    cases = ORDINARY + UNBOXED + LATER + REVIEWED
     grades = graded([case[:2] for case in cases])
     wrong = [(c, g.reason) for c, g in zip(cases, grades, strict=True) if g.correct is not c[2]]
     assert wrong == []

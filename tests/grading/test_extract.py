@@ -108,8 +108,8 @@ def test_marked_answers(text: str, answer_format: str, expected: str | None):
 
 def test_the_end_of_a_finished_response_is_where_to_look_last():
     found = extract("x " * 1000 + "It is 5.", "any")
-    assert (found.is_marked, len(found.text)) == (False, 600)
-    assert found.text.endswith("It is 5.")
+    assert (found.is_marked, found.text, len(found.tail)) == (False, "5", 600)
+    assert found.tail.endswith("It is 5.")
     assert extract("It is 5.", "any", is_finished=False) is None
     assert extract(r"It is \boxed{5}", "any", is_finished=False).text == "5"
     assert extract("17 times 3 is 51 and then", "any") is None
@@ -117,9 +117,36 @@ def test_the_end_of_a_finished_response_is_where_to_look_last():
     assert extract("  \n", "any") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It costs 12 dollars in all.", "12"),
+        ("Therefore x = 7.", "7"),
+        ("**42**", "42"),
+        ("#### 1,234", "1,234"),
+        ("The total is 3 + 4 = 7.", "7"),
+        ("It is 25% (see step 2).", "2"),
+        ("The probability is -3/8.", "-3/8"),
+        ("It is **.5**", ".5"),
+        (r"So the area is $\frac{9\pi}{4}$.", r"\frac{9\pi}{4}"),
+        (r"\[ x = 5 \]", "5"),
+        (r"Since \(a = 2\), we get \(b = 3\). Done", "3"),
+        ("As $x$ is even, it is 6.", "6"),
+        ("They cost $5 and $10.", "10"),
+        ("So we get 8**8**8.", "8**8**8"),
+        ("The answer is no.", "no"),
+        ("So the answer is (B).", "(B)"),
+        ("So it is even.", "1"),
+    ],
+)
+def test_what_an_unmarked_end_states(text: str, expected: str):
+    """One form for equal statements, however they are put: votes count it."""
+    assert extract("Some prose before it, $y = 1$. " + text, "any").text == expected
+
+
 def test_a_final_statement_after_the_last_box_is_the_answer():
     text = r"The first part is \boxed{3}. The final answer is $7$. I hope it is correct."
-    assert extract(text, "any").text == "final answer is $7$. I hope it is correct."
+    assert extract(text, "any") == ("7", "final answer is $7$. I hope it is correct.")
     assert extract(text, "box").text == "3"
     assert extract(r"The final answer is $\boxed{7}$.", "any").text == "7"
 

@@ -36,6 +36,13 @@ def test_equal_answers_have_one_form_and_others_another():
     assert len(set.union(*forms)) == len(SAME)
 
 
+def test_no_number_is_read_across_a_comma_and_a_space():
+    forms = [canonical(text) for text in ("1, 200", r"1,\ 200", "1,~200", r"\text{1, 200}")]
+    assert set(forms) == {"1, 200"}
+    assert canonical("1, 200") == canonical(canonical("1, 200")) != canonical("1,200") == "1200"
+    assert canonical("(1, 200)") == canonical("(1,200)") != canonical("1200")
+
+
 @pytest.mark.parametrize(
     "text", ["3 4", "1,00", "x=5", "5cm", "1/0", "5!", "e5", "1..2", "--5", "∞"]
 )
@@ -70,6 +77,10 @@ def test_numbers_are_read_exactly(value: Fraction, places: int):
         ("3.1416", "3.14159", False),
         ("3.14159265", "3.141592653589793", True),
         ("12.0001", "12", False),
+        ("1000000000.5", "1000000000", False),
+        ("1000000000.5", "1000000000.4", False),
+        ("0.99999999999999999", "1", False),
+        ("33.333333333333336", "100/3", True),
         ("100000.1", "100000.2", False),
         (r"50\%", "0.5", True),
         ("0.5", r"50\%", True),
