@@ -31,10 +31,10 @@ def command(
 ) -> None:
     """Grade a file of predictions; each row gets verdict, extracted, reason and seconds."""
     from opo_cli.choose import choose
-    from opo_cli.console import err, progress
+    from opo_cli.console import err, note, progress
     from opo_cli.console import out as stdout
     from opo_cli.grading.extract import FORMATS
-    from opo_cli.grading.files import check_target, grade_rows, read_rows, write_rows
+    from opo_cli.grading.files import grade_rows, read_rows, target_of, write_rows
     from opo_cli.presets import defaults
     from opo_cli.report.grade import grade_report, print_rows
     from opo_cli.report.tables import print_tables
@@ -42,11 +42,14 @@ def command(
     choose(answer_format, FORMATS, "answer format")
     config = defaults(overrides or ()).grading
     prints_rows = format in (Format.json, Format.csv)
-    target = out or (None if prints_rows else Path(f"{file.stem}.graded.jsonl"))
     rows = read_rows(file)
-    check_target(target, file)
-    with progress(f"grading {len(rows)} rows", len(rows)) as update:
-        graded = grade_rows(rows, config, answer_format, audit=audit, on_done=update)
+    target = None if prints_rows and out is None else target_of(out, file)
+    try:
+        with progress(f"grading {len(rows)} rows", len(rows)) as update:
+            graded = grade_rows(rows, config, answer_format, audit=audit, on_done=update)
+    except KeyboardInterrupt:
+        note("interrupted: nothing was written")
+        raise
     if target is not None:
         write_rows(target, graded.rows)
     tables = grade_report(graded, audit=audit, target=target)

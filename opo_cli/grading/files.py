@@ -7,16 +7,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from opo_cli.config import Grading
 from opo_cli.errors import OpoError
 from opo_cli.grading.audit import second_opinion
 from opo_cli.grading.pool import Case, Grader
+from opo_cli.records import write_text
 from opo_cli.types import AnswerFormat, Grade
 
 SHAPE = '{"prediction": "... \\\\boxed{7}", "answer": "7"}'
 ANSWERS = ("answer", "gold")
+VERDICT = ("verdict", "extracted", "reason", "seconds")
+OURS = (*VERDICT, "audit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,8 @@ class Graded:
     """A graded file."""
 
     rows: list[dict[str, Any]]
-    """As read, with `verdict`, `extracted`, `reason`, `seconds`, and perhaps `audit`."""
+    """As read, with `verdict`, `extracted`, `reason`, `seconds`, and perhaps `audit`. Fields of
+    these names that were no grader's are kept as `input_NAME`."""
     seconds: float
     """Of the whole, the start of workers included."""
     num_quick: int
@@ -60,9 +65,14 @@ def _row(line: str, where: str) -> dict[str, Any]:
     hint = f"one row a line, like {SHAPE}"
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        what = getattr(error, "msg", "too deep")
-        raise OpoError(f"{where} is no JSON: {what}", hint) from None
+    except json.JSONDecodeError as error:
+        raise OpoError(f"{where} is no JSON: {error.msg}", hint) from None
+    except RecursionError:
+        raise OpoError(f"{where} is no JSON that can be read: it nests too deeply", hint) from None
+    except ValueError:  # Python reads no integer of more than 4300 digits.
+        raise OpoError(
+            f"{where} holds a number of too many digits", "write it as text, in quotes"
+        ) from None
     if not isinstance(row, dict):
         raise OpoError(f"{where} is a {type(row).__name__}, not an object", hint)
     if "prediction" not in row:
@@ -84,20 +94,26 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
-def check_target(target: Path | None, source: Path) -> None:
-    """Before the work: that its result can be written, and not over what was read.
+def target_of(out: Path | None, source: Path) -> Path:
+    """Where graded rows go, checked before the work.
 
     Raises:
-        OpoError: it cannot.
+        OpoError: they cannot go there; or nothing names it, and something is there already.
     """
-    if target is None:
-        return
+    target = out or Path(f"{source.stem}.graded.jsonl")
     if target.is_dir():
         raise OpoError(f"--out '{target}' is a folder", f"--out {target / 'graded.jsonl'}")
     if not target.parent.is_dir():
         raise OpoError(f"--out '{target}': no folder '{target.parent}'", "make the folder first")
     if target.exists() and target.samefile(source):
         raise OpoError(f"--out '{target}' is the file that is read", "choose another name")
+    if target.exists() and not target.is_file():
+        raise OpoError(f"--out '{target}' is no file", "--format json prints the rows")
+    if out is None and target.exists():
+        raise OpoError(
+            f"'{target}' exists, maybe of another file", f"--out {quote(str(target))} replaces it"
+        )
+    return target
 
 
 def grade_rows(
@@ -115,11 +131,24 @@ def grade_rows(
     with Grader(config) as grader:
         grades = grader.grade_texts(cases, on_done=on_done)
     seconds = time.monotonic() - start
-    graded = [row | _fields(grade) for row, grade in zip(rows, grades, strict=True)]
+    graded = [_kept(row) | _fields(grade) for row, grade in zip(rows, grades, strict=True)]
     if audit:
         for row, case, grade in zip(graded, cases, grades, strict=True):
             row["audit"] = _audit(grade, case.answer)
     return Graded(graded, seconds, grader.num_quick)
+
+
+def _kept(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row holds beside a verdict: all of it, unless it has been graded before."""
+    if all(name in row for name in VERDICT):
+        return {name: value for name, value in row.items() if name not in OURS}
+    return {_free(name, row) if name in OURS else name: value for name, value in row.items()}
+
+
+def _free(name: str, row: dict[str, Any]) -> str:
+    while name in row:
+        name = f"input_{name}"
+    return name
 
 
 def _fields(grade: Grade) -> dict[str, Any]:
@@ -139,7 +168,5 @@ def _audit(grade: Grade, answer: str) -> str:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """As JSONL."""
-    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
-    text = "".join(f"{line}\n" for line in lines)
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    """As JSONL in ASCII, which holds whatever a model wrote: half a surrogate, too."""
+    write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows))

@@ -52,7 +52,7 @@ def test_tables_on_stdout_and_rows_in_a_file(run_opo, file: Path, format: str):
     assert graded[0]["extracted"] == r"\frac12"
     assert graded[1]["extra"] == {"a": [1]}
     assert graded[2]["seconds"] > 0 == graded[0]["seconds"]
-    assert [{key: row[key] for key in ROWS[i]} for i, row in enumerate(graded)][:8] == ROWS[:8]
+    assert [{key: row[key] for key in ROWS[i]} for i, row in enumerate(graded)] == ROWS
 
 
 def test_json_is_the_rows(run_opo, file: Path):
@@ -92,6 +92,24 @@ def test_markup_in_names_and_answers_is_shown_as_it_is(run_opo, file: Path):
     assert "rows: [red]x[bold].jsonl" in result.stdout
 
 
+def graded_again(run_opo, *arguments: str) -> list[dict]:
+    result = run_opo("grade", *arguments, "--out", "out.jsonl")
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+
+
+def test_fields_of_our_names_are_kept_unless_they_are_ours(run_opo, in_tmp: Path):
+    row = {"prediction": r"\boxed{7}", "answer": "7"}
+    theirs = {"verdict": "no", "seconds": 3, "audit": "x", "input_seconds": 4}
+    Path("in.jsonl").write_text(json.dumps(row | theirs) + "\n")
+    ours = {"verdict": True, "extracted": "7", "reason": "correct", "seconds": 0.0}
+    kept = {"input_verdict": "no", "input_input_seconds": 3, "input_audit": "x"}
+    (first,) = graded_again(run_opo, "in.jsonl")
+    assert first == row | {"input_seconds": 4} | kept | ours
+    Path("again.jsonl").write_text(json.dumps(first | {"verdict": False, "audit": "old"}) + "\n")
+    assert graded_again(run_opo, "again.jsonl") == [first]
+
+
 BAD = {
     "bad.jsonl": b'{"prediction": "1", "answer": "1"}\n{"prediction": ',
     "list.jsonl": b"\n[1, 2]\n",
@@ -101,6 +119,7 @@ BAD = {
     "blank.jsonl": b'{"prediction": "1", "answer": "  "}\n',
     "nested.jsonl": b'{"prediction": ["1"], "answer": "1"}\n',
     "deep.jsonl": b"[" * 100_000,
+    "digits.jsonl": b'{"prediction": 1, "answer": ' + b"9" * 5000 + b"}",
     "empty.jsonl": b"\n \n",
     "binary.jsonl": b"\x89PNG\r\n\x1a\n\xff\xfe",
 }
@@ -113,6 +132,9 @@ BAD = {
         ("grade folder", "'folder' is a folder", "FOLDER/FILE"),
         ("grade bad.jsonl", "'bad.jsonl' line 2 is no JSON", '{"prediction": '),
         ("grade deep.jsonl", "'deep.jsonl' line 1 is no JSON", '{"prediction": '),
+        ("grade digits.jsonl", "line 1 holds a number of too many digits", "quotes"),
+        ("grade old.jsonl", "'old.graded.jsonl' exists", "--out old.graded.jsonl replaces it"),
+        ("grade good.jsonl --out /dev/null", "'/dev/null' is no file", "--format json"),
         ("grade list.jsonl", "'list.jsonl' line 2 is a list, not an object", "answer"),
         ("grade fields.jsonl", "'fields.jsonl' line 3 has no field 'prediction'", "answer"),
         ("grade gold.jsonl", "'gold.jsonl' line 1 has no field 'answer' or 'gold'", "answer"),
@@ -140,7 +162,8 @@ def test_mistakes_get_two_lines(line: str, message: str, hint: str, in_tmp: Path
     for name, content in BAD.items():
         (in_tmp / name).write_bytes(content)
     (in_tmp / "folder").mkdir()
-    (in_tmp / "good.jsonl").write_text('{"prediction": "1", "answer": "1"}\n')
+    for name in ("good", "old", "old.graded"):
+        (in_tmp / f"{name}.jsonl").write_text('{"prediction": "1", "answer": "1"}\n')
     before = sorted(in_tmp.iterdir())
     assert main(line.split()) == 2
     printed = capfd.readouterr()
@@ -182,4 +205,5 @@ def test_ctrl_c_leaves_no_worker_and_no_traceback(in_tmp: Path):
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"")
     assert b"Traceback" not in err
+    assert b"interrupted: nothing was written" in err
     assert not Path("heavy.graded.jsonl").exists()
