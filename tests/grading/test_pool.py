@@ -89,6 +89,7 @@ def test_a_truncated_response_must_mark_its_answer():
     with Grader(Grading(require_stop=False)) as grader:
         graded = grader.grade(answers)
     assert [g.grades[0].reason for g in graded] == ["correct", "no-answer"]
+    assert [g.grades[0].extracted for g in graded] == ["8", None]
 
 
 def test_groups_keep_their_order_and_format():
