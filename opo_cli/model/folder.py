@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from opo_cli.errors import OpoError
-from opo_cli.records import cache_folder, digest
+from opo_cli.records import digest
 
 PREPARED = re.compile(r"base-[0-9a-f]{12}")
 
@@ -48,7 +48,7 @@ def policy_id(model_path: str) -> str:
     folders names, sizes and times of the files count.
     """
     folder = Path(model_path).expanduser().resolve()
-    if folder.parent == cache_folder().resolve() and PREPARED.fullmatch(folder.name):
+    if PREPARED.fullmatch(folder.name):
         return folder.name
     files = sorted(path for path in folder.glob("*") if path.is_file())
     if files:
