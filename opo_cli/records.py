@@ -258,9 +258,12 @@ class RunFolder:
 
     def add_evals(self, records: Iterable[dict[str, Any]]) -> None:
         """Waits for another process that does the same."""
-        with (self.path / "config.json").open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
             self.write_evals([*self.evals(), *records])
+        finally:
+            os.close(folder)
 
     def write_evals(self, records: Iterable[dict[str, Any]]) -> None:
         """All evaluations at once, so that none is ever there twice or by half."""
