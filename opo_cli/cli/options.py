@@ -75,7 +75,7 @@ def parse_numbers(text: str, option: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers:
-        raise OpoError(f"{option} '{text}' is no list of numbers", f"for example: {option} 0,1,2")
+        raise OpoError(f"{option} '{text}' is no list of numbers", f"for example: {option} 1,2,4")
     return list(dict.fromkeys(numbers))
 
 

@@ -46,7 +46,9 @@ def read_file(path: Path) -> Rows:
         return read(path)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise _malformed(path, line, "not UTF-8") from None
+        raise OpoError(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from None
+    except PermissionError as error:
+        raise OpoError(f"cannot read '{path}': {error.strerror}", "check its permissions") from None
     except RecursionError:
         raise OpoError(f"{path}: nested too deeply", "a row holds text and numbers") from None
 

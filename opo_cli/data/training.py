@@ -18,7 +18,7 @@ from opo_cli.data.audit import Overlap, audit
 from opo_cli.data.benchmarks import benchmark_row, check_names, load_benchmark
 from opo_cli.data.datasets import DATASETS
 from opo_cli.data.files import READERS, read_file
-from opo_cli.data.hub import HubSet, fetch
+from opo_cli.data.hub import HubSet, check_hub_id, fetch
 from opo_cli.data.rows import Counts, decode, distinct_problems, find_columns
 from opo_cli.data.sources import save_problems
 from opo_cli.data.store import file_sha256, kept_folder, load_or_make, problem_set
@@ -167,6 +167,20 @@ def _from_file(data: Data) -> tuple[ProblemSet, Counts]:
     items = decode(rows, columns, "guess", path.stem)
     problems = list(distinct_problems(items, counts, set()))
     return problem_set(path.stem, problems, source=data.source), counts
+
+
+def check_source(data: Data) -> None:
+    """What can be told of a source without reading it.
+
+    Raises:
+        OpoError: a file that is not there, or a name that is none.
+    """
+    if data.source and not _is_file(data.source):
+        check_hub_id(hub_row(data).hub)
+    elif data.source and not Path(data.source).is_file():
+        raise OpoError(
+            f"data.source = '{data.source}': there is no such file", "the path counts from here"
+        )
 
 
 def hub_row(data: Data) -> HubSet:

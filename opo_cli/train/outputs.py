@@ -8,6 +8,7 @@ from typing import Any
 
 from opo_cli.config import Config
 from opo_cli.data.benchmarks import check_names
+from opo_cli.data.training import check_source
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.settings import check_evaluation
 from opo_cli.presets import completed, resolve, validated
@@ -35,7 +36,8 @@ def stored_config(folder: RunFolder) -> Config:
 
 
 def check_data(config: Config) -> None:
-    """Raises OpoError for an unknown benchmark or template, or too few samples."""
+    """Raises OpoError for an unknown benchmark, template or source, or too few samples."""
+    check_source(config.data)
     check_evaluation(config)
     check_names(config.data.audit)
 
