@@ -31,7 +31,7 @@ from opo_cli.grading.pool import Grader
 from opo_cli.ledger import Ledger
 from opo_cli.model.policy import load_policy
 from opo_cli.presets import resolve
-from opo_cli.rollout.engine import create_engine
+from opo_cli.rollout.engine import create_engine, engine_settings
 from opo_cli.train.batch import ledger_columns
 from opo_cli.train.learner import new_learner
 from opo_cli.train.measure import Meter, measure_probe
@@ -60,7 +60,7 @@ def measured(config: Config, repeats: int) -> tuple[dict[str, float], Config]:
     learner = new_learner(policy, copy.deepcopy(policy).requires_grad_(False), config)
     for group in learner.optimizer.param_groups:
         group["lr"] = 0.0
-    engine = create_engine("transformers", policy, tokenizer, max_rows=config.rollout.max_rows)
+    engine = create_engine("transformers", policy, tokenizer, engine_settings(config))
     off = {"every": 0, "probe_every": 0}
     no_probe = config.measure.model_copy(update={"probe_every": 0})
     bare = config.model_copy(update={"measure": config.measure.model_copy(update=off)})

@@ -28,7 +28,7 @@ from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.grading.pool import Grader
 from opo_cli.model.policy import load_policy
 from opo_cli.presets import resolve
-from opo_cli.rollout.engine import create_engine
+from opo_cli.rollout.engine import create_engine, engine_settings
 from opo_cli.train.batch import Batch, collate
 from opo_cli.train.learner import Learner, new_learner
 from opo_cli.train.measure import Meter
@@ -102,7 +102,7 @@ def main() -> None:
     every = make_prompts(load_problems(problems), config.data.template, tokenizer)
     source = TrainingPrompts(every, seed=0)
     prompts = source.of_step(0, arguments.prompts)
-    engine = create_engine("transformers", model, tokenizer, max_rows=config.rollout.max_rows)
+    engine = create_engine("transformers", model, tokenizer, engine_settings(config))
     learner = new_learner(model, copy.deepcopy(model).requires_grad_(False), config)
     sampling, repeats = sampling_of(config), arguments.repeats
 

@@ -35,10 +35,14 @@ class Section(BaseModel):
 class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy lives; auto takes a GPU if there is one."""
-    engine: Literal["auto", "transformers"] = "auto"
-    """Rollout engine."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """Rollout engine; auto takes vLLM where it is installed and fits."""
     num_threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of torch; 0 leaves torch's default."""
+    num_gpus: Count = 1
+    """GPUs that the preset was sized for."""
+    gpu_gigabytes: Annotated[float, Field(ge=0)] = 0.0
+    """Memory of each of them; 0: the preset needs no GPU."""
 
 
 class Embedded(Section):
@@ -51,7 +55,16 @@ class Embedded(Section):
     num_layers: Count = 3
     """Decoder layers."""
     num_heads: Count = 4
-    """Attention heads; as many key/value heads."""
+    """Attention heads."""
+    num_key_value_heads: Annotated[int, Field(ge=0)] = 0
+    """Key/value heads; 0: as many as attention heads."""
+    vocab_size: Annotated[int, Field(ge=0)] = 0
+    """Rows of the embedding; 0: as many as the tokenizer has tokens."""
+    use_tied_embeddings: bool = True
+    """Whether the output embedding is the input's."""
+    tokenizer: Literal["task", "bytes"] = "task"
+    """task: the words and characters of the embedded task; bytes: any text, with Qwen's chat
+    template."""
     max_position_embeddings: Count = 512
     """Longest prompt plus response, tokens."""
     initializer_range: Positive = 0.05
@@ -61,6 +74,10 @@ class Embedded(Section):
 class Model(Section):
     path: str = ""
     """Folder (or hub id) of a Hugging Face causal LM; empty: the embedded tiny model."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the trainer's matrix products. Weights, gradients, optimizer and logprobs are float32."""
+    head_dtype: Literal["compute", "float32"] = "compute"
+    """Of the output embedding's product, in trainer and vLLM; compute: as all others."""
     embedded: Embedded = Embedded()
     """The embedded model's shape."""
 
@@ -312,6 +329,13 @@ class Rollout(Section):
     """Nucleus sampling; likewise."""
     max_rows: Count = 512
     """Responses decoded at once (at least one group); bounds the key/value cache."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of vLLM's weights and cache; auto: model.compute_dtype."""
+    cache_gigabytes: Annotated[float, Field(ge=0)] = 0.0
+    """Key/value cache of vLLM; 0: what max_rows of the longest responses need, as far as there is
+    room."""
+    execution: Literal["auto", "eager", "compiled"] = "auto"
+    """How vLLM runs the model; auto: compiled, with CUDA graphs, on a GPU, eager on a CPU."""
 
 
 class Train(Section):
@@ -319,6 +343,10 @@ class Train(Section):
     """Rollout batches."""
     microbatch_tokens: Count = 2048
     """Padded tokens per forward and backward."""
+    use_activation_checkpointing: bool = False
+    """Keep each layer's input alone, and compute the rest again in the backward pass."""
+    use_reference_offload: bool = False
+    """Keep the reference policy in host memory while it is not used."""
 
 
 class Eval(Section):

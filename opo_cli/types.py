@@ -63,6 +63,8 @@ class Sampling:
     temperature: float = 1.0
     """0 is greedy decoding."""
     top_p: float = 1.0
+    ignores_end: bool = False
+    """Whether every response goes on to `max_new_tokens`: the worst case, for checks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

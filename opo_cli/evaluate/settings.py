@@ -116,7 +116,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     from opo_cli.grading.pool import Grader
     from opo_cli.model.folder import policy_id
     from opo_cli.model.policy import choose_device, load_policy
-    from opo_cli.rollout.engine import choose_engine, create_engine
+    from opo_cli.rollout.engine import choose_engine, create_engine, engine_settings
 
     if folder is not None and not folder.is_finished:
         raise OpoError(
@@ -128,7 +128,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     path = str(folder.model if folder else config.model.path)
     policy, tokenizer = load_policy(path, device)
     name, _ = choose_engine(config.runtime.engine)
-    engine = create_engine(name, policy, tokenizer, max_rows=config.rollout.max_rows)
+    engine = create_engine(name, policy, tokenizer, engine_settings(config))
     names = list(config.eval.benchmarks)
     titles = list(map(benchmark_title, names))
     initial = _initial_policy(folder, device)

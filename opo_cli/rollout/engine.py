@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from opo_cli.config import Config
 from opo_cli.types import Group, Prompt, Sampling
 
 Progress = Callable[[int, int], None]
@@ -36,6 +37,11 @@ class Engine(Protocol):
         """
         ...
 
+    def sleep(self) -> None:
+        """Gives back device memory until the next `load_weights`, which has to come before the next
+        `generate`; called again, it does nothing."""
+        ...
+
     def load_weights(self, model, version: int) -> None:
         """Takes the policy's weights; `version` counts the steps behind them."""
         ...
@@ -44,9 +50,29 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What an engine is told at its start."""
+
+    max_rows: int = 512
+    """Responses decoded at once."""
+    dtype: str = "float32"
+    """Of weights and cache, where the engine has its own."""
+    head_dtype: str = "float32"
+    """Of the output embedding's product, likewise."""
+    cache_gigabytes: float = 0.0
+    """See `config.Rollout`."""
+    execution: str = "auto"
+    """See `config.Rollout`."""
+    max_tokens: int = 0
+    """Longest prompt plus response; 0: what the model takes."""
+    group_size: int = 1
+    """Responses that the cache must at least hold together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRow:
     module: str
-    """Imported when chosen; it has `create(model, tokenizer, *, max_rows) -> Engine`."""
+    """Imported when chosen; it has `create(model, tokenizer, EngineSettings) -> Engine`."""
     description: str
 
 
@@ -65,5 +91,18 @@ def choose_engine(asked: str) -> tuple[str, str]:
     return "transformers", "auto; the one engine of this version"
 
 
-def create_engine(name: str, model, tokenizer, *, max_rows: int) -> Engine:
-    return importlib.import_module(ENGINES[name].module).create(model, tokenizer, max_rows=max_rows)
+def engine_settings(config: Config) -> EngineSettings:
+    rollout, compute = config.rollout, config.model.compute_dtype
+    dtype = compute if rollout.dtype == "auto" else rollout.dtype
+    return EngineSettings(
+        max_rows=rollout.max_rows,
+        dtype=dtype,
+        head_dtype=dtype if config.model.head_dtype == "compute" else config.model.head_dtype,
+        cache_gigabytes=rollout.cache_gigabytes,
+        execution=rollout.execution,
+        group_size=rollout.group_size,
+    )
+
+
+def create_engine(name: str, model, tokenizer, settings: EngineSettings) -> Engine:
+    return importlib.import_module(ENGINES[name].module).create(model, tokenizer, settings)

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from opo_cli.model.policy import end_token_ids
-from opo_cli.rollout.engine import Progress
+from opo_cli.rollout.engine import EngineSettings, Progress
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
 COMPACT_BELOW = 7 / 8  # Share of rows still alive at which the finished ones are dropped.
@@ -106,14 +106,17 @@ class _Written:
 class TransformersEngine:
     """See `engine.Engine`. It shares the policy's weights, so a sync is only a new version."""
 
-    def __init__(self, model, tokenizer, *, max_rows: int):
-        self.tokenizer, self.max_rows = tokenizer, max_rows
+    def __init__(self, model, tokenizer, settings: EngineSettings):
+        self.tokenizer, self.max_rows = tokenizer, settings.max_rows
         self.load_weights(model, 0)
 
     def load_weights(self, model, version: int) -> None:
         self.model, self.version = model, version
         self.ends = torch.tensor(end_token_ids(model, self.tokenizer), device=model.device)
         self.cache_argument = _cache_argument(model)
+
+    def sleep(self) -> None:
+        """Nothing is held between batches."""
 
     def close(self) -> None:
         """Nothing to free: the weights are the policy's."""
@@ -151,11 +154,12 @@ class TransformersEngine:
             lengths=rows.index.new_full((num_rows,), num_tokens),
             has_stopped=torch.zeros_like(rows.index, dtype=torch.bool),
         )
+        ends = self.ends[:0] if sampling.ignores_end else self.ends
         for step in range(num_tokens):
             if step % NOISE_BLOCK == 0:
                 rows.noise = _uniforms(keys, rows.index, step // NOISE_BLOCK)
             tokens, logprobs = sample(rows.logits, rows.noise[:, step % NOISE_BLOCK], sampling)
-            going_on = written.add(step, rows.index, tokens, logprobs, self.ends)
+            going_on = written.add(step, rows.index, tokens, logprobs, ends)
             num_alive = int(going_on.sum())
             report(num_rows - num_alive)
             if num_alive == 0 or step + 1 == num_tokens:
@@ -289,5 +293,5 @@ def _nucleus(logprobs: Tensor, top_p: float) -> Tensor:
     return logprobs.scatter(-1, order, ordered).log_softmax(-1)
 
 
-def create(model, tokenizer, *, max_rows: int) -> TransformersEngine:
-    return TransformersEngine(model, tokenizer, max_rows=max_rows)
+def create(model, tokenizer, settings: EngineSettings) -> TransformersEngine:
+    return TransformersEngine(model, tokenizer, settings)

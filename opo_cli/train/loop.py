@@ -25,7 +25,7 @@ from opo_cli.model.policy import check_context, choose_device, load_policy
 from opo_cli.records import RunFolder, cache_folder, disk_errors, read_json, write_json
 from opo_cli.report.live import TrainView
 from opo_cli.report.plan import plan_rows
-from opo_cli.rollout.engine import Engine, choose_engine, create_engine
+from opo_cli.rollout.engine import Engine, choose_engine, create_engine, engine_settings
 from opo_cli.train.batch import ledger_columns
 from opo_cli.train.checkpoint import (
     checkpoint_path,
@@ -85,9 +85,8 @@ class Trainer:
         reference = copy.deepcopy(policy).requires_grad_(False)
         self.learner: Learner = new_learner(policy, reference, config)
         engine, _ = choose_engine(config.runtime.engine)
-        self.engine: Engine = create_engine(
-            engine, policy, self.tokenizer, max_rows=config.rollout.max_rows
-        )
+        settings = engine_settings(config)
+        self.engine: Engine = create_engine(engine, policy, self.tokenizer, settings)
 
     def _training_prompts(self, problems: Path) -> list[Prompt]:
         """Raises OpoError where every prompt is longer than `data.max_prompt_tokens`."""

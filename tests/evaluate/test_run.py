@@ -21,7 +21,7 @@ from opo_cli.evaluate.run import Evaluator
 from opo_cli.evaluate.settings import check_evaluation
 from opo_cli.grading.pool import Grader
 from opo_cli.presets import merged, validated
-from opo_cli.rollout.engine import create_engine
+from opo_cli.rollout.engine import EngineSettings, create_engine
 from opo_cli.types import Group, Rollout
 
 BENCHMARKS = Path(__file__).parents[2].parent / "shared/data/benchmarks"
@@ -66,7 +66,8 @@ def make(policy_and_tokenizer, config):
     def make(engine=None, initial=None, **tables) -> Evaluator:
         return Evaluator(
             config=validated(merged(config.model_dump(mode="json"), tables)),
-            engine=engine or create_engine("transformers", policy, tokenizer, max_rows=8),
+            engine=engine
+            or create_engine("transformers", policy, tokenizer, EngineSettings(max_rows=8)),
             grader=grader,
             tokenizer=tokenizer,
             policy=policy,

@@ -9,7 +9,7 @@ from opo_cli.data import tiny
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.model.policy import score
 from opo_cli.model.sequences import Sequences
-from opo_cli.rollout.engine import ENGINES, choose_engine, create_engine
+from opo_cli.rollout.engine import ENGINES, EngineSettings, choose_engine, create_engine
 from opo_cli.rollout.transformers_engine import sample
 from opo_cli.types import Group, Sampling
 
@@ -18,7 +18,7 @@ SAMPLING = Sampling(num_responses=4, max_new_tokens=24)
 
 @pytest.fixture(params=ENGINES)
 def engine(request, policy_and_tokenizer):
-    engine = create_engine(request.param, *policy_and_tokenizer, max_rows=512)
+    engine = create_engine(request.param, *policy_and_tokenizer, EngineSettings())
     yield engine
     engine.close()
 
@@ -155,7 +155,7 @@ def test_other_architectures_sample_what_they_score(kind, prompts, policy_and_to
         **ARCHITECTURES[kind],
     )
     model = AutoModelForCausalLM.from_config(config).eval()
-    engine = create_engine("transformers", model, tokenizer, max_rows=64)
+    engine = create_engine("transformers", model, tokenizer, EngineSettings(max_rows=64))
     groups = engine.generate(prompts, SAMPLING, stream=(0, 0))
     trainer = score(model, packed(groups), 10**6).logprobs
     sampler = torch.nn.utils.rnn.pad_sequence(

@@ -7,7 +7,7 @@ import pytest
 from opo_cli.data import tiny
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.presets import resolve
-from opo_cli.rollout.engine import create_engine
+from opo_cli.rollout.engine import EngineSettings, create_engine
 from opo_cli.types import Grade, GradedGroup
 
 NUM_PROMPTS = 8
@@ -23,7 +23,7 @@ def prompts(policy_and_tokenizer):
 
 @pytest.fixture
 def engine(policy_and_tokenizer):
-    return create_engine("transformers", *policy_and_tokenizer, max_rows=512)
+    return create_engine("transformers", *policy_and_tokenizer, EngineSettings())
 
 
 @pytest.fixture
