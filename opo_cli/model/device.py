@@ -1,0 +1,96 @@
+"""What a run needs of the machine, and what is there. Torch is imported only to ask for GPUs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from opo_cli.config import Config
+from opo_cli.errors import OpoError
+
+GIGABYTE = 10**9
+SOLD_SHARE = 0.9  # A card sold with N GB shows up to a tenth less: ECC, and 2^30 for 10^9.
+HINT = (
+    "opo train --preset qwen-math-smoke runs the same path on a CPU; --dry-run prints the plan; "
+    "--set runtime.gpu_gigabytes=0 tries it anyway"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Where a run trains."""
+
+    name: str
+    num_bytes: int
+    """Of a GPU its whole memory, of a CPU what the machine has available."""
+    is_gpu: bool
+    is_here: bool = True
+    """False: the GPU that the config was sized for, as there is none."""
+
+
+def training_device(config: Config) -> Device:
+    found = [] if config.runtime.device == "cpu" else gpus()
+    if found:
+        name, num_bytes = found[0]
+        return Device(name=name, num_bytes=num_bytes, is_gpu=True)
+    if needs_gpu(config):
+        size = config.runtime.gpu_gigabytes
+        return Device(
+            name=f"a GPU of {size:g} GB",
+            num_bytes=int(size * GIGABYTE),
+            is_gpu=True,
+            is_here=False,
+        )
+    return Device(name="this machine's memory", num_bytes=available_bytes(), is_gpu=False)
+
+
+def gpus() -> list[tuple[str, int]]:
+    """(name, bytes) of each that torch sees."""
+    import torch
+
+    properties = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [(found.name, found.total_memory) for found in properties]
+
+
+def available_bytes() -> int:
+    """Host memory that a new process could take; where the system does not say, all of it."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def needs_gpu(config: Config) -> bool:
+    return bool(config.runtime.gpu_gigabytes) and config.runtime.device != "cpu"
+
+
+def gpu_obstacle(config: Config) -> str | None:
+    """What is missing of the GPUs that the config was sized for; None: nothing."""
+    if not needs_gpu(config):
+        return None
+    count, size = config.runtime.num_gpus, config.runtime.gpu_gigabytes
+    needed = f"preset {config.preset} needs {count} GPU{'s' * (count > 1)} of {size:g} GB"
+    found = gpus()
+    if count > 1:
+        seen = "" if found else ", and torch sees none here"
+        return f"{needed}; this version trains on one GPU{seen}"
+    if not found:
+        return f"{needed}; torch sees none here"
+    name, num_bytes = found[0]
+    if num_bytes < SOLD_SHARE * size * GIGABYTE:
+        return f"{needed}; {name} has {num_bytes / GIGABYTE:.0f} GB"
+    return None
+
+
+def check_gpus(config: Config) -> None:
+    """Before anything is fetched or loaded.
+
+    Raises:
+        OpoError: the GPUs that the config was sized for are not here.
+    """
+    obstacle = gpu_obstacle(config)
+    if obstacle is not None:
+        raise OpoError(obstacle, HINT)

@@ -1,0 +1,290 @@
+"""The memory of a step, by part and by what is alive together. Pure arithmetic, no torch.
+
+What is counted is what PyTorch allocates for the worst step: the longest prompts, every response at
+its limit, the microbatch full. Not counted: CUDA's own (about half a GB) and fragments, for which
+`USABLE` leaves room, and what a batch itself takes (a few MB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from opo_cli.config import Config
+from opo_cli.model.device import GIGABYTE, Device
+from opo_cli.model.shape import BYTES, Shape
+from opo_cli.rl.advantages import ADVANTAGES
+from opo_cli.rollout.engine import engine_settings
+
+PHASES = ("rollout", "score", "backward", "AdamW")
+USABLE = 0.95  # Of the memory.
+FP32 = 4
+MAX_LOGITS = 2**25  # As in model/policy.py: logits alive at once.
+SCORE_COPIES, BACKWARD_COPIES = 5, 4  # Tensors of that size: of two policies' KL; of a gradient.
+SAMPLING_BYTES = 24  # Per row and word: logits and logprobs in fp32, two steps of a sum in fp64.
+SLOT_BLOCK = 32  # As in rollout/transformers_engine.py.
+VLLM_BLOCK, VLLM_RESERVE = 128, 3 * 2**30  # As in rollout/vllm_engine.py.
+VLLM_CPU_SHARE = 1 / 4
+
+Bytes = tuple[int, int, int, int]
+"""In each of `PHASES`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """The worst step's tokens."""
+
+    num_rows: int
+    """Responses of the step."""
+    prompt: int
+    """Tokens of the longest prompt."""
+    response: int
+    """Tokens of every response."""
+    microbatch: int
+    """Padded tokens of a microbatch."""
+
+    @property
+    def length(self) -> int:
+        return self.prompt + self.response
+
+    @property
+    def scored(self) -> int:
+        """Response tokens of a microbatch."""
+        return self.microbatch // self.length * self.response
+
+
+def load_of(config: Config, shape: Shape, longest_prompt: int | None = None) -> Load:
+    """`longest_prompt`: None takes the longest that the config allows."""
+    response = config.rollout.max_new_tokens
+    prompt = longest_prompt or config.data.max_prompt_tokens
+    if shape.max_positions is not None:
+        prompt = max(1, min(prompt, shape.max_positions - response))
+    length = prompt + response
+    rows = min(max(1, config.train.microbatch_tokens // length), config.num_rows)
+    return Load(
+        num_rows=config.num_rows, prompt=prompt, response=response, microbatch=rows * length
+    )
+
+
+# --- one microbatch -----------------------------------------------------------------------------
+
+
+def layer_bytes(shape: Shape, dtype: str) -> int:
+    """What autograd keeps of one Qwen2 layer, per token.
+
+    Two norms keep the fp32 residual stream, the normed values and one number; the linear layers
+    their input, which autocast casts anew for each of q, k, v, gate and up; attention (SDPA) its q,
+    k, v and output, key/value heads not repeated, and one number per head; the MLP the gate, its
+    SiLU, the other half and their product.
+    """
+    width, size = shape.hidden_size, BYTES[dtype]
+    norms = 2 * (2 * width + 1) * FP32
+    inputs = 2 * width * FP32 if dtype == "float32" else 5 * width * size
+    attention = 2 * (shape.query_width + shape.key_width) * size + shape.num_heads * FP32
+    return norms + inputs + attention + 4 * shape.intermediate_size * size
+
+
+def activation_bytes(shape: Shape, load: Load, dtype: str, *, use_checkpointing: bool) -> int:
+    """Alive together when the backward pass is in its last layer: what the forward pass kept, and
+    the gradients inside that layer."""
+    width, layer = shape.hidden_size, layer_bytes(shape, dtype)
+    inputs = shape.num_layers * width * FP32
+    kept = inputs + layer if use_checkpointing else shape.num_layers * layer
+    final_norm = (2 * width + 1) * FP32 + 8
+    gradients = 2 * shape.intermediate_size * BYTES[dtype] + width * FP32
+    return load.microbatch * (kept + final_norm + gradients) + load.scored * width * FP32
+
+
+def forward_bytes(shape: Shape, num_tokens: int, dtype: str) -> int:
+    """Alive together in a forward pass without gradient: the residual stream and an MLP."""
+    return num_tokens * (
+        2 * shape.hidden_size * FP32 + 3 * shape.intermediate_size * BYTES[dtype]
+    )
+
+
+def logit_bytes(shape: Shape, num_tokens: int) -> int:
+    """fp32, of as many tokens as meet the head at once."""
+    most = max(1, MAX_LOGITS // shape.vocab_size)
+    return min(num_tokens, most) * shape.vocab_size * FP32
+
+
+def copy_bytes(shape: Shape, dtype: str) -> int:
+    """Autocast's copies of the weights that are multiplied, none in fp32."""
+    if dtype == "float32":
+        return 0
+    return (shape.num_multiplied + shape.vocab_size * shape.hidden_size) * BYTES[dtype]
+
+
+# --- all parts ----------------------------------------------------------------------------------
+
+
+def memory_parts(
+    config: Config, shape: Shape, device: Device, engine: str, load: Load | None = None
+) -> dict[str, Bytes]:
+    """Bytes of each part in each of `PHASES`; a part that the run does not have is left out."""
+    load = load or load_of(config, shape)
+    parts = {**learner_parts(config, shape, device), **microbatch_parts(config, shape, load)}
+    others = sum(part[0] for part in parts.values())
+    parts |= ENGINE_PARTS[engine](config, shape, device, load, others)
+    return {name: part for name, part in parts.items() if any(part)}
+
+
+def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Bytes]:
+    numbers = shape.num_parameters
+    whole = FP32 * sum(numbers.values())
+    is_noise_measured = bool(config.measure.every)
+    is_offloaded = config.train.use_reference_offload
+    backbone = whole - FP32 * numbers["head"] + FP32 * (shape.hidden_size + 1)
+    critic = backbone if ADVANTAGES[config.algorithm.advantage].needs_critic else 0
+    # On a GPU AdamW takes all tensors at once, and the root of all second moments with them.
+    roots = whole if device.is_gpu else FP32 * numbers["embedding"]
+    return {
+        "weights, fp32": (whole,) * 4,
+        "AdamW's moments": (2 * whole,) * 4,
+        "gradients": (0, 0, whole, whole),
+        "gradients, first half": (0, 0, is_noise_measured * whole, is_noise_measured * whole),
+        "AdamW's scratch": (0, 0, 0, roots),
+        "reference policy": (0, whole, 0, 0) if is_offloaded else (whole,) * 4,
+        "critic": (3 * critic, 3 * critic, 4 * critic, 4 * critic),
+    }
+
+
+def microbatch_parts(config: Config, shape: Shape, load: Load) -> dict[str, Bytes]:
+    dtype = config.model.compute_dtype
+    copies = copy_bytes(shape, dtype)
+    logits = logit_bytes(shape, load.scored)
+    kept = activation_bytes(
+        shape, load, dtype, use_checkpointing=config.train.use_activation_checkpointing
+    )
+    return {
+        f"weights, {dtype} copy": (0, copies, copies, 0),
+        "activations": (0, forward_bytes(shape, load.microbatch, dtype), kept, 0),
+        "logits": (0, SCORE_COPIES * logits, BACKWARD_COPIES * logits, 0),
+    }
+
+
+def transformers_parts(
+    config: Config, shape: Shape, device: Device, load: Load, others: int
+) -> dict[str, Bytes]:
+    """It shares the policy's weights, and holds nothing between batches."""
+    dtype, group = config.model.compute_dtype, config.rollout.group_size
+    rows = min(load.num_rows, max(1, config.rollout.max_rows // group) * group)
+    cache = shape.cache_bytes(rows, load.length + SLOT_BLOCK, dtype)
+    moved = cache // (2 * shape.num_layers)  # One layer's keys at a time, where slots are added.
+    prefill = forward_bytes(shape, rows // group * load.prompt, dtype)
+    sampling = rows * shape.vocab_size * SAMPLING_BYTES
+    return {
+        f"sampler: weights, {dtype} copy": (copy_bytes(shape, dtype), 0, 0, 0),
+        "sampler: keys and values": (cache + moved, 0, 0, 0),
+        "sampler: next token": (max(prefill, sampling), 0, 0, 0),
+    }
+
+
+def vllm_parts(
+    config: Config, shape: Shape, device: Device, load: Load, others: int
+) -> dict[str, Bytes]:
+    """Weights of its own. It sleeps from the rollout's end to the sync on a GPU, and not on a CPU.
+    Where no budget is stated, the cache takes what is left, up to what `max_rows` need."""
+    settings = engine_settings(config)
+    weights = sum(shape.num_parameters.values()) * BYTES[settings.dtype]
+    reserve = VLLM_RESERVE if device.is_gpu else 0
+    longest = min(settings.max_tokens, shape.max_positions or settings.max_tokens)
+    needed = shape.cache_bytes(settings.max_rows, longest + VLLM_BLOCK, settings.dtype)
+    group = shape.cache_bytes(1, settings.group_tokens + VLLM_BLOCK, settings.dtype)
+    left = (
+        int(USABLE * device.num_bytes) - others - weights - reserve
+        if device.is_gpu
+        else int(VLLM_CPU_SHARE * device.num_bytes)
+    )
+    stated = int(config.rollout.cache_gigabytes * GIGABYTE)
+    cache = stated or min(needed, max(left, group))
+
+    def in_phases(num_bytes: int) -> Bytes:
+        return (num_bytes, 0, 0, 0) if device.is_gpu else (num_bytes,) * 4
+
+    return {
+        f"vLLM: weights, {settings.dtype}": in_phases(weights),
+        "vLLM: keys and values": in_phases(cache),
+        "vLLM: graphs, activations": in_phases(reserve),
+    }
+
+
+ENGINE_PARTS = {"transformers": transformers_parts, "vllm": vllm_parts}
+
+
+# --- does it fit --------------------------------------------------------------------------------
+
+
+def totals(parts: dict[str, Bytes]) -> Bytes:
+    return tuple(sum(part[i] for part in parts.values()) for i in range(len(PHASES)))
+
+
+def peak(parts: dict[str, Bytes]) -> tuple[int, str]:
+    """(bytes, phase)."""
+    return max(zip(totals(parts), PHASES, strict=True))
+
+
+def fits(parts: dict[str, Bytes], device: Device) -> bool:
+    return peak(parts)[0] <= USABLE * device.num_bytes
+
+
+# What may be changed, the cheapest first; each with all before it.
+LEVERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"train.use_activation_checkpointing": True},
+    {"train.use_reference_offload": True},
+    {"measure.every": 0},
+)
+
+
+def what_to_lower(
+    config: Config, shape: Shape, device: Device, engine: str
+) -> dict[str, Any] | None:
+    """Settings with which it fits, the dearest left alone as far as possible; None: there are none.
+    """
+    settings: dict[str, Any] = {}
+    for lever in LEVERS:
+        settings = {**settings, **{k: v for k, v in lever.items() if value_at(config, k) != v}}
+        for more in _smaller(changed(config, settings), shape, device, engine):
+            candidate = {**settings, **more}
+            if fits(memory_parts(changed(config, candidate), shape, device, engine), device):
+                return candidate
+    return None
+
+
+def _smaller(config: Config, shape: Shape, device: Device, engine: str) -> Iterator[dict[str, Any]]:
+    """Ever smaller batches: of the microbatch, of the rows that are sampled together."""
+    length, group = load_of(config, shape).length, config.rollout.group_size
+    budgets = _halvings(config.train.microbatch_tokens, length)
+    rows = _halvings(min(config.rollout.max_rows, config.num_rows), group)
+    caches = [{}]
+    if engine == "vllm" and config.rollout.cache_gigabytes:
+        caches = [{}, {"rollout.cache_gigabytes": 0}]
+    elif engine == "transformers":
+        caches = [{}] + [{"rollout.max_rows": count} for count in rows]
+    for cache in caches:
+        for budget in [{}] + [{"train.microbatch_tokens": count} for count in budgets]:
+            yield {**budget, **cache}
+
+
+def _halvings(start: int, least: int) -> list[int]:
+    values = []
+    while start // 2 > least:
+        start //= 2
+        values.append(start)
+    return [*values, least] if start > least else values
+
+
+def value_at(config: Config, key: str) -> Any:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def changed(config: Config, settings: dict[str, Any]) -> Config:
+    """With other values at `section.key`."""
+    for key, value in settings.items():
+        section, name = key.split(".")
+        part = getattr(config, section).model_copy(update={name: value})
+        config = config.model_copy(update={section: part})
+    return config
