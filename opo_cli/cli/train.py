@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,11 @@ from opo_cli.cli.options import (
     prepare_process,
     set_threads,
 )
+
+if TYPE_CHECKING:
+    from opo_cli.config import Config
+    from opo_cli.records import RunFolder
+    from opo_cli.report.live import TrainView
 
 NAME = "train"
 
@@ -30,13 +35,23 @@ def command(
     model: Annotated[
         str | None, typer.Option(help="A Hugging Face model folder instead of the preset's.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="auto or transformers.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, transformers or vllm.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; else runs/PRESET-ALGORITHM-seedN.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     overrides: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, with memory by part, and stop.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Before training, one step of the longest prompts and responses, which changes "
+            "nothing; with --dry-run, that alone.",
+        ),
+    ] = False,
 ) -> None:
     """Train a model by reinforcement learning, evaluate it before and after."""
     from opo_cli.console import note
@@ -63,6 +78,9 @@ def command(
         check_run(config, folder, resume=resume)
     prepare_process()
     set_threads(config)
+    from opo_cli.model.device import check_gpus, warn_gpus
+
+    warn_gpus(config) if dry_run and not check else check_gpus(config)
     from opo_cli.report.live import TrainView
     from opo_cli.train.interrupt import Interrupted
     from opo_cli.train.loop import plan, train
@@ -70,9 +88,10 @@ def command(
     view = TrainView(stdout)
     view.plan(plan(config, folder))
     if dry_run:
+        _foresee(config, folder, view, use_check=check)
         return
     try:
-        train(config, folder, view)
+        train(config, folder, view, use_check=check)
     except Interrupted as interrupt:
         if folder.exists:
             note(f"stopped after step {len(folder.steps())} of {config.train.steps}")
@@ -84,3 +103,17 @@ def command(
 
     print_run(stdout, folder)
     note(f"saved: {folder.path}")
+
+
+def _foresee(config: Config, folder: RunFolder, view: TrainView, *, use_check: bool) -> None:
+    """Memory by part and a rough time; measured, too, if asked for."""
+    from opo_cli.report.tables import print_tables
+    from opo_cli.train.forecast import lines, memory_table
+    from opo_cli.train.loop import check, plan_memory
+
+    found = plan_memory(config, folder)
+    if not isinstance(found, str):
+        print_tables(view.console, [memory_table(found)], "rich")
+        view.plan(lines(found))
+    if use_check:
+        check(config, view)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opo_cli.config import Config
+from opo_cli.console import warn
 from opo_cli.errors import OpoError
 
 GIGABYTE = 10**9
@@ -94,3 +95,10 @@ def check_gpus(config: Config) -> None:
     obstacle = gpu_obstacle(config)
     if obstacle is not None:
         raise OpoError(obstacle, HINT)
+
+
+def warn_gpus(config: Config) -> None:
+    """Where the plan alone is wanted."""
+    obstacle = gpu_obstacle(config)
+    if obstacle is not None:
+        warn(obstacle)

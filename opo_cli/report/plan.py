@@ -7,7 +7,9 @@ from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.objectives import LOSSES, policy_gradient, sequence_ratio
 
 
-def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tuple[str, str]]:
+def plan_rows(
+    config: Config, *, device: str, engine: str, memory: str, out: str
+) -> list[tuple[str, str]]:
     """(title, text) rows; `device` and `engine` come with their reasons."""
     rollout, algorithm = config.rollout, config.algorithm
     rows_per_update = config.num_rows // algorithm.minibatches_per_step
@@ -41,16 +43,29 @@ def plan_rows(config: Config, *, device: str, engine: str, out: str) -> list[tup
         (
             "optimizer",
             f"AdamW, learning rate {config.optim.learning_rate:g}, "
-            f"gradient norm at most {config.optim.max_gradient_norm:g}, fp32 weights",
+            f"gradient norm at most {config.optim.max_gradient_norm:g}, {precision_line(config)}",
         ),
         ("steps", f"{config.train.steps}, checkpoint every {config.checkpoint.every}"),
         ("device", f"{device}, {threads}"),
         ("engine", engine),
+        ("memory", memory),
         (
             "evaluation",
             evaluation_line(config.eval),
         ),
     ]
+
+
+def precision_line(config: Config) -> str:
+    """Of weights and products, and what is computed twice or kept elsewhere to save memory."""
+    parts = ["fp32 weights"]
+    if config.model.compute_dtype != "float32":
+        parts.append(f"{config.model.compute_dtype} products")
+    if config.train.use_activation_checkpointing:
+        parts.append("activation checkpointing")
+    if config.train.use_reference_offload:
+        parts.append("reference policy in host memory")
+    return ", ".join(parts)
 
 
 def evaluation_line(settings: Eval) -> str:

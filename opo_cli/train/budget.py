@@ -98,9 +98,7 @@ def activation_bytes(shape: Shape, load: Load, dtype: str, *, use_checkpointing:
 
 def forward_bytes(shape: Shape, num_tokens: int, dtype: str) -> int:
     """Alive together in a forward pass without gradient: the residual stream and an MLP."""
-    return num_tokens * (
-        2 * shape.hidden_size * FP32 + 3 * shape.intermediate_size * BYTES[dtype]
-    )
+    return num_tokens * (2 * shape.hidden_size * FP32 + 3 * shape.intermediate_size * BYTES[dtype])
 
 
 def logit_bytes(shape: Shape, num_tokens: int) -> int:
@@ -241,8 +239,7 @@ LEVERS: tuple[dict[str, Any], ...] = (
 def what_to_lower(
     config: Config, shape: Shape, device: Device, engine: str
 ) -> dict[str, Any] | None:
-    """Settings with which it fits, the dearest left alone as far as possible; None: there are none.
-    """
+    """Settings with which it fits, the dearest left alone as far as possible; None: none does."""
     settings: dict[str, Any] = {}
     for lever in LEVERS:
         settings = {**settings, **{k: v for k, v in lever.items() if value_at(config, k) != v}}

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from opo_cli.config import Config
 from opo_cli.console import err, note, warn
 from opo_cli.errors import OpoError
+from opo_cli.model.device import check_gpus
 from opo_cli.presets import resolve
 from opo_cli.records import RUNS, RunFolder
 from opo_cli.rl.advantages import ADVANTAGES
@@ -88,7 +89,8 @@ def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
     """Runs every unfinished cell, `jobs` at a time; returns the cells that failed.
 
     Raises:
-        OpoError: the base cannot be prepared.
+        OpoError: the GPUs that the preset was sized for are not here, or the base cannot be
+            prepared.
         Interrupted: a signal came; every child has saved its state.
     """
     missing = [cell for cell in cells if not cell.folder.is_finished]
@@ -96,6 +98,7 @@ def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
     note(f"{len(cells)} runs: {num_finished} finished, {len(missing)} to do, {jobs} at once")
     if not missing:
         return []
+    check_gpus(missing[0].config)
     with Interrupts().installed():
         _prepare(missing[0])
         return _Pool(missing, jobs).run()
