@@ -571,11 +571,21 @@ def check(config: Config) -> None:
             f"{alternative}; or --set algorithm.allow_mismatched_reduction=true to measure just "
             "that",
         )
-    if not config.model.path and config.model.embedded.hidden_size % (
-        2 * config.model.embedded.num_heads
-    ):
+    if not config.model.path:
+        _check_heads(config.model.embedded)
+
+
+def _check_heads(shape: Embedded) -> None:
+    if shape.hidden_size % (2 * shape.num_heads):
         raise OpoError(
-            f"model.embedded.hidden_size = {config.model.embedded.hidden_size} is no multiple of "
-            f"2 x num_heads = {2 * config.model.embedded.num_heads}",
+            f"model.embedded.hidden_size = {shape.hidden_size} is no multiple of "
+            f"2 x num_heads = {2 * shape.num_heads}",
             "rotary embeddings need heads of even width",
+        )
+    if shape.num_key_value_heads and shape.num_heads % shape.num_key_value_heads:
+        fitting = [n for n in range(1, shape.num_heads + 1) if shape.num_heads % n == 0]
+        raise OpoError(
+            f"model.embedded.num_key_value_heads = {shape.num_key_value_heads} does not divide "
+            f"num_heads = {shape.num_heads}",
+            f"--set model.embedded.num_key_value_heads=N, N one of {', '.join(map(str, fitting))}",
         )

@@ -13,6 +13,7 @@ from opo_cli.errors import OpoError
 from opo_cli.evaluate.settings import check_evaluation
 from opo_cli.presets import completed, resolve, validated
 from opo_cli.records import RUNS, RunFolder, digest, environment, shaping, write_json
+from opo_cli.train.warmstart import check_base
 
 
 def default_name(config: Config) -> str:
@@ -36,7 +37,9 @@ def stored_config(folder: RunFolder) -> Config:
 
 
 def check_data(config: Config) -> None:
-    """Raises OpoError for an unknown benchmark, template or source, or too few samples."""
+    """Raises OpoError for an unknown benchmark, template or source, too few samples, or an embedded
+    model that cannot be."""
+    check_base(config)
     check_source(config.data)
     check_evaluation(config)
     check_names(config.data.audit)

@@ -9,14 +9,18 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import opo_cli.data.tiny as task
 from opo_cli.config import Config, Stage, Warmstart
 from opo_cli.console import progress
 from opo_cli.data.prompts import Template, resolve_template
+from opo_cli.data.sources import load_problems
 from opo_cli.data.training import data_folder, prepare_data
+from opo_cli.errors import OpoError
+from opo_cli.model.tiny import build_model, build_tokenizer, check_vocabulary
 from opo_cli.records import (
     cache_folder,
     digest,
@@ -25,6 +29,7 @@ from opo_cli.records import (
     source_digest,
     write_json,
 )
+from opo_cli.types import Problem
 
 MODEL_SOURCES = (
     "data/tiny.py",
@@ -51,6 +56,11 @@ def base_folder(config: Config) -> Path:
 
 def _shape(config: Config) -> dict:
     """The settings that shape the base model."""
+    if not config.warmstart.stages:
+        return {
+            "embedded": config.model.embedded.model_dump(),
+            "warmstart": {"stages": (), "seed": config.warmstart.seed},
+        }
     return {
         "terms": (config.data.min_terms, config.data.max_terms),
         "template": config.data.template,
@@ -70,15 +80,19 @@ def prepare(config: Config) -> tuple[Path, str]:
 
     Returns:
         the training problems' file, and the initial policy's folder: `config.model.path`, or the
-        embedded base.
+        embedded base; without stages its weights are random.
 
     Raises:
-        OpoError: the training problems cannot be had, or there are none.
+        OpoError: the training problems cannot be had, there are none, or the embedded model cannot
+            read them or be made.
         OSError: the cache cannot be written.
     """
+    check_base(config)
     data = prepare_data(config)
     if config.model.path:
         return data / "train.jsonl", config.model.path
+    if config.data.source and config.model.embedded.tokenizer == "task":
+        _check_readable(load_problems(data / "train.jsonl"), config)
     base = base_folder(config)
     if not base.is_dir():
         num_tokens = sum(stage.num_tokens for stage in config.warmstart.stages)
@@ -91,6 +105,28 @@ def prepare(config: Config) -> tuple[Path, str]:
     return data / "train.jsonl", str(base)
 
 
+def check_base(config: Config) -> None:
+    """Raises OpoError where the embedded base cannot be made as its settings say."""
+    if not config.model.path:
+        check_vocabulary(config.model.embedded)
+
+
+def _check_readable(problems: Sequence[Problem], config: Config) -> None:
+    """Raises OpoError where the embedded task's tokenizer would drop some of a prompt."""
+    tokenizer = build_tokenizer("task")
+    template = resolve_template(config.data.template, tokenizer, is_embedded=False)
+    for problem in problems:
+        prompt = template.render(problem.question)
+        read = tokenizer.decode(tokenizer.encode(prompt, add_special_tokens=False))
+        if read != prompt:
+            lost = next(there for there, kept in zip_longest(prompt, read) if there != kept)
+            raise OpoError(
+                f"data.source = '{config.data.source}': the embedded task's tokenizer has no token "
+                f"for {lost!r}, which is in the prompt of problem '{problem.id}'",
+                "--set model.embedded.tokenizer=bytes, or --model FOLDER of one that reads text",
+            )
+
+
 def save_base(config: Config, folder: Path, report: Report) -> None:
     model, tokenizer = warm_start(config, report)
     with disk_errors(folder):
@@ -100,12 +136,11 @@ def save_base(config: Config, folder: Path, report: Report) -> None:
 
 
 def warm_start(config: Config, report: Report):
-    """(model, tokenizer) after all stages."""
+    """(model, tokenizer) after all stages; without any, at random weights."""
     from opo_cli.model.folder import hush_transformers
-    from opo_cli.model.tiny import build_model, build_tokenizer
 
     hush_transformers()
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(config.model.embedded.tokenizer)
     template = resolve_template(config.data.template, tokenizer, is_embedded=True)
     model = build_model(config.model.embedded, tokenizer, config.warmstart.seed)
     seen = 0
