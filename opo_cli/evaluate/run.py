@@ -24,7 +24,7 @@ from opo_cli.model.policy import check_context, divergence, room_for_response, s
 from opo_cli.model.sequences import Sequences
 from opo_cli.records import source_digest
 from opo_cli.rl.objectives import k1, k3
-from opo_cli.rollout.engine import Engine, choose_engine
+from opo_cli.rollout.engine import Engine
 from opo_cli.types import GradedGroup, ProblemSet, Prompt, Sampling
 
 CODE = ("evaluate", "grading", "rollout", "data", "model", "types.py", "rl/objectives.py")
@@ -148,7 +148,7 @@ class Evaluator:
             "top_p": sampling.top_p,
             "seed": self.config.eval.seed,
             "require_stop": self.config.eval.require_stop,
-            "engine": choose_engine(self.config.runtime.engine)[0],
+            "engine": self.engine.name,
             "grader": grader_version(),
             "grader_limits": self.config.grading.limits,
         }

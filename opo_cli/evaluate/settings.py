@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from typing import Any
 
 from opo_cli.config import Config, Eval
@@ -116,7 +117,9 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     from opo_cli.grading.pool import Grader
     from opo_cli.model.folder import policy_id
     from opo_cli.model.policy import choose_device, load_policy
+    from opo_cli.model.shape import shape_of
     from opo_cli.rollout.engine import choose_engine, create_engine, engine_settings
+    from opo_cli.rollout.revival import Revivable
 
     if folder is not None and not folder.is_finished:
         raise OpoError(
@@ -127,14 +130,20 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     device, _ = choose_device(config.runtime.device)
     path = str(folder.model if folder else config.model.path)
     policy, tokenizer = load_policy(path, device)
-    name, _ = choose_engine(config.runtime.engine)
-    engine = create_engine(name, policy, tokenizer, engine_settings(config))
+    name, why = choose_engine(config.runtime.engine, shape_of(policy.config), device.type)
+    note(f"engine: {name} ({why})")
+    settings = engine_settings(config)
+    engine = Revivable(lambda: create_engine(name, policy, tokenizer, settings))
     names = list(config.eval.benchmarks)
     titles = list(map(benchmark_title, names))
     initial = _initial_policy(folder, device)
     initial_id = folder.environment().get("initial_policy_id") if folder else None
     identity = [policy_id(path), None if initial is None else initial_id]
-    with Grader(config.grading) as grader, progress("evaluate", len(names)) as update:
+    with (
+        closing(engine),
+        Grader(config.grading) as grader,
+        progress("evaluate", len(names)) as update,
+    ):
         evaluator = Evaluator(
             config=config,
             engine=engine,

@@ -16,7 +16,13 @@ def all_max(x: Tensor) -> Tensor:
     return _reduced(x, torch.distributed.ReduceOp.MAX)
 
 
+def num_ranks() -> int:
+    """An engine in our process may have set up a group of one rank, on a GPU for tensors there."""
+    is_set_up = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if is_set_up else 1
+
+
 def _reduced(x: Tensor, operation) -> Tensor:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if num_ranks() > 1:
         torch.distributed.all_reduce(x, op=operation)
     return x

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from opo_cli.config import Config
+from opo_cli.data.benchmarks import benchmark_row
+from opo_cli.errors import OpoError
+from opo_cli.model.shape import Shape
 from opo_cli.types import Group, Prompt, Sampling
+
+PROMPT_ROOM = 1024  # Tokens; no prompt of the benchmarks that we know is longer.
+VLLM_VERSION = "0.32"  # The release whose calls we know; as in pyproject.toml.
+VLLM_CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # Its CPU_ATTN's list.
+INSTALL = "pip install 'opo[vllm]' (GPU), make vllm-cpu (CPU, in a checkout)"
 
 Progress = Callable[[int, int], None]
 """Called with (rows finished, rows in all) now and then; may raise to abandon the batch."""
 
 
+class EngineError(OpoError):
+    """The engine failed where a fresh one might not."""
+
+
 class Engine(Protocol):
     """Responses from the current weights."""
+
+    name: str
+    """Its row in `ENGINES`."""
 
     def generate(
         self,
@@ -34,6 +50,11 @@ class Engine(Protocol):
         Args:
             stream: non-negative integers, such as (seed, step).
             first_row: index of the first response within the whole step.
+
+        Raises:
+            OpoError: a prompt with its response is longer than the engine takes, or its memory does
+                not suffice.
+            EngineError: the engine has died.
         """
         ...
 
@@ -43,7 +64,11 @@ class Engine(Protocol):
         ...
 
     def load_weights(self, model, version: int) -> None:
-        """Takes the policy's weights; `version` counts the steps behind them."""
+        """Takes the policy's weights; `version` counts the steps behind them.
+
+        Raises:
+            EngineError: the engine has died, or does not hold these weights afterwards.
+        """
         ...
 
     def close(self) -> None: ...
@@ -65,8 +90,8 @@ class EngineSettings:
     """See `config.Rollout`."""
     max_tokens: int = 0
     """Longest prompt plus response; 0: what the model takes."""
-    group_size: int = 1
-    """Responses that the cache must at least hold together."""
+    group_tokens: int = 0
+    """What the cache must hold at least: the longest group of training, prompts included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,27 +106,88 @@ ENGINES: dict[str, EngineRow] = {
         module="opo_cli.rollout.transformers_engine",
         description="our sampling loop over any Hugging Face causal LM; CPU or GPU",
     ),
+    "vllm": EngineRow(
+        module="opo_cli.rollout.vllm_engine",
+        description=f"vLLM {VLLM_VERSION} in our own process, weights handed over in memory; "
+        "CPU or GPU",
+    ),
 }
 
 
-def choose_engine(asked: str) -> tuple[str, str]:
-    """(engine, why it): `auto` takes the best one that this machine has."""
-    if asked != "auto":
+def choose_engine(asked: str, shape: Shape | None, device: str) -> tuple[str, str]:
+    """(engine, why it): `auto` takes vLLM where it is installed and takes the model.
+
+    Args:
+        shape: the model's; None where it is not known yet.
+        device: "cpu" or "cuda".
+
+    Raises:
+        OpoError: vLLM is asked for and cannot be had.
+    """
+    if asked == "transformers":
         return asked, "asked for"
-    return "transformers", "auto; the one engine of this version"
+    obstacle = vllm_obstacle(shape, device)
+    if asked == "vllm":
+        if obstacle is not None:
+            raise OpoError(f"runtime.engine = 'vllm': {obstacle[0]}", obstacle[1])
+        return asked, f"asked for; {vllm_version()}"
+    if obstacle is not None:
+        return "transformers", f"auto; {obstacle[0]}"
+    return "vllm", f"auto; {vllm_version()} is installed"
+
+
+def vllm_version() -> str | None:
+    """The version of the distribution, which for CPUs has another name; None: not installed."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def vllm_obstacle(shape: Shape | None, device: str) -> tuple[str, str] | None:
+    """(why vLLM cannot sample from this model here, what to do about it); None where it can."""
+    version = vllm_version()
+    if version is None:
+        return "vLLM is not installed", f"{INSTALL}; or --engine transformers"
+    if not f"{version}.".startswith(f"{VLLM_VERSION}."):
+        return (
+            f"vLLM {version} is installed, this version of opo knows {VLLM_VERSION}",
+            f"pip install 'vllm=={VLLM_VERSION}.*'; or --engine transformers",
+        )
+    if shape is not None and device == "cpu" and shape.head_dim not in VLLM_CPU_HEAD_DIMS:
+        return (
+            f"vLLM's attention on a CPU takes no heads of width {shape.head_dim}",
+            "--engine transformers",
+        )
+    return None
 
 
 def engine_settings(config: Config) -> EngineSettings:
+    """Of a run or an evaluation."""
     rollout, compute = config.rollout, config.model.compute_dtype
     dtype = compute if rollout.dtype == "auto" else rollout.dtype
+    longest = config.data.max_prompt_tokens + rollout.max_new_tokens
     return EngineSettings(
         max_rows=rollout.max_rows,
         dtype=dtype,
         head_dtype=dtype if config.model.head_dtype == "compute" else config.model.head_dtype,
         cache_gigabytes=rollout.cache_gigabytes,
         execution=rollout.execution,
-        group_size=rollout.group_size,
+        max_tokens=max(longest, _longest_evaluation(config)),
+        group_tokens=rollout.group_size * longest,
     )
+
+
+def _longest_evaluation(config: Config) -> int:
+    """Prompt plus response, tokens; 0 where nothing is evaluated."""
+    settings = config.eval
+    limits = [
+        settings.max_new_tokens or benchmark_row(name).max_new_tokens
+        for name in (*settings.benchmarks, *settings.during)
+    ]
+    return max(PROMPT_ROOM, config.data.max_prompt_tokens) + max(limits) if limits else 0
 
 
 def create_engine(name: str, model, tokenizer, settings: EngineSettings) -> Engine:

@@ -106,6 +106,8 @@ class _Written:
 class TransformersEngine:
     """See `engine.Engine`. It shares the policy's weights, so a sync is only a new version."""
 
+    name = "transformers"
+
     def __init__(self, model, tokenizer, settings: EngineSettings):
         self.tokenizer, self.max_rows = tokenizer, settings.max_rows
         self.load_weights(model, 0)

@@ -14,12 +14,11 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         number: which.
-        is_between_steps: False where it could not wait, so that weights may be half updated.
     """
 
-    def __init__(self, number: int, *, is_between_steps: bool = True):
+    def __init__(self, number: int):
         super().__init__()
-        self.number, self.is_between_steps = number, is_between_steps
+        self.number = number
 
 
 class Interrupts:
@@ -57,4 +56,4 @@ class Interrupts:
         if self._is_held and self._waiting is None:
             self._waiting = number
             return
-        raise Interrupted(number, is_between_steps=not self._is_held)
+        raise Interrupted(number)

@@ -6,6 +6,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,31 @@ from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.run import Evaluator
 from opo_cli.grading.pool import Grader
+from opo_cli.model.device import training_device
 from opo_cli.model.folder import policy_id
+from opo_cli.model.lookup import find_shape
 from opo_cli.model.policy import check_context, choose_device, load_policy
+from opo_cli.model.shape import shape_of
 from opo_cli.records import RunFolder, cache_folder, disk_errors, read_json, write_json
 from opo_cli.report.live import TrainView
 from opo_cli.report.plan import plan_rows
-from opo_cli.rollout.engine import Engine, choose_engine, create_engine, engine_settings
+from opo_cli.rollout.engine import (
+    Engine,
+    EngineError,
+    choose_engine,
+    create_engine,
+    engine_settings,
+)
+from opo_cli.rollout.revival import Revivable
 from opo_cli.train.batch import ledger_columns
+from opo_cli.train.check import worst_step
 from opo_cli.train.checkpoint import (
     checkpoint_path,
     load_checkpoint,
     remove_checkpoints,
     save_checkpoint,
 )
+from opo_cli.train.forecast import Forecast, check_lines, fit_line, forecast
 from opo_cli.train.interrupt import Interrupted, Interrupts
 from opo_cli.train.learner import Learner, new_learner
 from opo_cli.train.outputs import start_run
@@ -47,14 +60,38 @@ def plan(config: Config, folder: RunFolder) -> list[tuple[str, str]]:
     Raises:
         OpoError: a device that is not there.
     """
-    device, why_device = choose_device(config.runtime.device)
-    engine, why_engine = choose_engine(config.runtime.engine)
+    kind, why_device, engine, why_engine = _chosen(config, folder)
+    found = forecast(config, engine)
     return plan_rows(
         config,
-        device=f"{device} ({why_device})",
+        device=f"{kind} ({why_device})",
         engine=f"{engine} ({why_engine})",
+        memory=found if isinstance(found, str) else fit_line(found),
         out=str(folder.path),
     )
+
+
+def plan_memory(config: Config, folder: RunFolder) -> Forecast | str:
+    """Memory and time of the worst step, part by part; in words why that is unknown."""
+    return forecast(config, _chosen(config, folder)[2])
+
+
+def _chosen(config: Config, folder: RunFolder) -> tuple[str, str, str, str]:
+    """(device, why it, engine, why it)."""
+    planned = training_device(config)
+    if planned.is_here:
+        device, why_device = choose_device(config.runtime.device)
+        kind = device.type
+    else:
+        kind, why_device = "cuda", f"{planned.name}, which is not here"
+    shape, _ = find_shape(config.model)
+    return kind, why_device, *choose_engine(_asked(config, folder), shape, kind)
+
+
+def _asked(config: Config, folder: RunFolder) -> str:
+    """A run goes on with the engine that it began with."""
+    began_with = folder.environment().get("engine") if folder.exists else None
+    return (began_with or "auto") if config.runtime.engine == "auto" else config.runtime.engine
 
 
 class Trainer:
@@ -71,10 +108,13 @@ class Trainer:
         check_context(policy, prompts, config.rollout.max_new_tokens, "rollout")
         self.prompts = TrainingPrompts(prompts, config.seed)
         place = Path(self.model_path).expanduser()
+        asked, shape = _asked(config, folder), shape_of(policy.config)
+        engine, _ = choose_engine(asked, shape, self.device.type)
         start_run(
             config,
             folder,
             device=str(self.device),
+            engine=engine,
             initial_policy=str(place.resolve()) if place.exists() else self.model_path,
             initial_policy_id=policy_id(self.model_path),
             training_data=read_json(problems.parent / "source.json")
@@ -84,9 +124,10 @@ class Trainer:
         self._pieces: dict[int, str] = {}
         reference = copy.deepcopy(policy).requires_grad_(False)
         self.learner: Learner = new_learner(policy, reference, config)
-        engine, _ = choose_engine(config.runtime.engine)
         settings = engine_settings(config)
-        self.engine: Engine = create_engine(engine, policy, self.tokenizer, settings)
+        self.engine: Engine = Revivable(
+            lambda: create_engine(engine, policy, self.tokenizer, settings)
+        )
 
     def _training_prompts(self, problems: Path) -> list[Prompt]:
         """Raises OpoError where every prompt is longer than `data.max_prompt_tokens`."""
@@ -113,15 +154,30 @@ class Trainer:
             )
         return kept
 
-    def run(self, interrupts: Interrupts) -> None:
+    def check(self, grader: Grader) -> None:
+        """One worst-case step, which changes nothing, and what it took."""
+        found = worst_step(self.config, self.prompts.prompts, self.learner, self.engine, grader)
+        self.view.plan(check_lines(found, is_gpu=self.device.type == "cuda"))
+
+    def run(self, interrupts: Interrupts, *, use_check: bool = False) -> None:
         """Trains to the last step.
+
+        Args:
+            use_check: see `check`, before anything else.
 
         Raises:
             Interrupted: a signal came; the folder holds a checkpoint of the last whole step (of an
                 earlier one, where a second signal did not wait for it).
+            OpoError: the engine died and a fresh one, too; likewise.
         """
         names = self.config.eval.benchmarks
-        with self.folder.locked(), Grader(self.config.grading) as grader:
+        with (
+            self.folder.locked(),
+            closing(self.engine),
+            Grader(self.config.grading) as grader,
+        ):
+            if use_check:
+                self.check(grader)
             evaluator = self._evaluator(grader)
             initial = self._evaluate(evaluator, names, "initial policy", 0)
             done = load_checkpoint(self.folder.checkpoints, self.learner)
@@ -132,15 +188,17 @@ class Trainer:
             during = [record for record in self.folder.evals() if record["policy"] == "step"]
             self.folder.write_evals([*initial, *during, *final])
             self._save_model()
-        self.engine.close()
 
     def _train(self, done: int, evaluator: Evaluator, interrupts: Interrupts) -> None:
         total, every = self.config.train.steps, self.config.checkpoint.every
         failures = 0.0
         warned: set[str] = set()
+        is_whole = True  # No step has begun to change the weights and not ended.
 
         def before_update() -> None:
+            nonlocal is_whole
             interrupts.hold()
+            is_whole = False
             self.view.updating()
 
         try:
@@ -160,7 +218,7 @@ class Trainer:
                         )
                         record = result.record | {"ledger_seconds": self._keep_rollouts(result)}
                         self.folder.add_step(record)
-                        done = step + 1
+                        done, is_whole = step + 1, True
                         self.view.step(record)
                         self._check_step(record)
                         if done % every == 0 or done == total:
@@ -168,10 +226,15 @@ class Trainer:
                     failed = sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
                     failures += failed * record["num_sampled_groups"]
                     warned |= self._warn_off_policy(record, warned)
-        except Interrupted as signal:
+        except (Interrupted, EngineError) as stop:
             is_saved = not done or checkpoint_path(self.folder.checkpoints, done).exists()
-            if signal.is_between_steps and not is_saved:
+            if is_whole and not is_saved:
                 self._checkpoint(done)
+            if isinstance(stop, EngineError):
+                raise OpoError(
+                    f"step {done + 1}: {stop.message}",
+                    f"opo train --resume --out {self.folder.path} goes on; {stop.hint}",
+                ) from stop
             raise
         if failures:
             count = round(failures * self.config.rollout.group_size)
@@ -287,9 +350,22 @@ class Trainer:
         remove_checkpoints(self.folder.checkpoints)
 
 
-def train(config: Config, folder: RunFolder, view: TrainView) -> None:
+def train(config: Config, folder: RunFolder, view: TrainView, *, use_check: bool = False) -> None:
     """See `Trainer.run`. Sets torch's threads first."""
+    _set_threads(config)
+    with Interrupts().installed() as interrupts:
+        Trainer(config, folder, view).run(interrupts, use_check=use_check)
+
+
+def check(config: Config, view: TrainView) -> None:
+    """The worst-case step alone; nothing is left behind."""
+    _set_threads(config)
+    with Interrupts().installed(), tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(config, RunFolder(Path(scratch) / "run"), view)
+        with closing(trainer.engine), Grader(config.grading) as grader:
+            trainer.check(grader)
+
+
+def _set_threads(config: Config) -> None:
     if config.runtime.num_threads:
         torch.set_num_threads(config.runtime.num_threads)
-    with Interrupts().installed() as interrupts:
-        Trainer(config, folder, view).run(interrupts)

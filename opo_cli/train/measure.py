@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from opo_cli.config import Config
-from opo_cli.data.sources import PROBE_STREAM
+from opo_cli.data.sources import PROBE_STREAM, TrainingPrompts
 from opo_cli.evaluate import diversity
 from opo_cli.metrics import METRICS
 from opo_cli.model.parallel import all_max, all_sum
@@ -23,7 +23,7 @@ from opo_cli.rl.objectives import Sides, k1, k3
 from opo_cli.rl.stats import effective_sample_size, group_correlation, group_sum
 from opo_cli.rollout.engine import Engine
 from opo_cli.train.batch import Batch
-from opo_cli.types import GRADER_FAILURES, GradedGroup, Mean, Prompt, Sampling
+from opo_cli.types import GRADER_FAILURES, GradedGroup, Mean, Sampling
 
 
 class Meter:
@@ -265,20 +265,25 @@ def measure_shift(batch: Batch, policy, token_budget: int, meter: Meter) -> None
     )
 
 
-def measure_probe(
-    prompts: Sequence[Prompt], step: int, config: Config, policy, initial, engine: Engine, meter
-) -> None:
-    """Exact entropy and KL(policy || initial) on responses of the current weights to fixed prompts:
-    the same prompts for every algorithm and seed, whatever the step trains on."""
+def sample_probe(
+    prompts: TrainingPrompts, step: int, config: Config, engine: Engine, device: torch.device
+) -> Sequences:
+    """Responses of the current weights to fixed prompts: the same prompts for every algorithm and
+    seed, whatever the step trains on."""
     sampling = Sampling(num_responses=1, max_new_tokens=config.rollout.max_new_tokens)
-    groups = engine.generate(prompts, sampling, stream=(PROBE_STREAM, step))
-    sequences = Sequences.pack(
+    probe = prompts.probe(config.measure.probe_prompts)
+    groups = engine.generate(probe, sampling, stream=(PROBE_STREAM, step))
+    return Sequences.pack(
         [group.prompt.token_ids for group in groups],
         [group.rollouts[0].token_ids for group in groups],
-        policy.device,
+        device,
     )
-    num_tokens, num_rows = float(sequences.lengths.sum()), len(groups)
-    found = divergence(policy, initial, sequences, config.train.microbatch_tokens)
+
+
+def measure_probe(sequences: Sequences, policy, initial, token_budget: int, meter: Meter) -> None:
+    """Exact entropy and KL(policy || initial) on the responses of `sample_probe`."""
+    num_tokens, num_rows = float(sequences.lengths.sum()), len(sequences)
+    found = divergence(policy, initial, sequences, token_budget)
     kl, entropy = found.kl.sum().item(), found.entropy.sum().item()
     meter.mean(
         probe_entropy=Mean(entropy, num_tokens),

@@ -31,6 +31,7 @@ from opo_cli.train.measure import (
     measure_probe,
     measure_scores,
     measure_shift,
+    sample_probe,
 )
 from opo_cli.train.rollouts import sample_groups, shaped, with_greedy_rewards
 from opo_cli.train.update import update
@@ -67,6 +68,11 @@ def training_step(
     batch = collate(graded, learner.policy.device)
     if ADVANTAGES[config.algorithm.advantage].needs_greedy:
         batch = with_greedy_rewards(batch, graded, config, engine, grader, clock)
+    probe = None
+    if config.measure.probe_every and step % config.measure.probe_every == 0:
+        with clock.phase("measure"):
+            probe = sample_probe(prompts, step, config, engine, learner.policy.device)
+    engine.sleep()
     with clock.phase("score"):
         batch = score_batch(shaped(batch, config), config, learner)
         batch = with_advantages(batch, config)
@@ -75,9 +81,8 @@ def training_step(
         first = batch.first_of_groups(config.measure.responses)
         if measures:
             measure_kl(batch.sequences.select(first), *models, budget, meter)
-        if config.measure.probe_every and step % config.measure.probe_every == 0:
-            probe = prompts.probe(config.measure.probe_prompts)
-            measure_probe(probe, step, config, *models, engine, meter)
+        if probe is not None:
+            measure_probe(probe, *models, budget, meter)
     before_update()
     with clock.phase("update"):
         batch = update(batch, step, config, learner, meter, measure_noise=measures)

@@ -1,0 +1,93 @@
+"""vLLM inside our own process: what its start changes around us is put back.
+
+Constructing `vllm.LLM` on a CPU moves torch's random state, sets environment variables that child
+processes would inherit (LD_PRELOAD, LD_LIBRARY_PATH, LOCAL_WORLD_SIZE, ...), replaces
+`torch.set_num_threads` by a function that does nothing, may change the number of threads and the
+cores that we may run on, and writes to the terminal from C++.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+OWN_PREFIX = "VLLM_"  # Variables that vLLM reads again later.
+SETTINGS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # In our process: weights need no way across.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+}
+
+
+def settings_before_import() -> None:
+    """vLLM reads its variables when it is imported."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] != "0":
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Around what vLLM does at its start: the process is afterwards what it was before."""
+    environment = dict(os.environ)
+    set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    handlers = _handlers()
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    with torch.random.fork_rng(devices), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for name in set(os.environ) - set(environment):
+                if not name.startswith(OWN_PREFIX):
+                    del os.environ[name]
+            os.environ.update(environment)
+            torch.set_num_threads = set_num_threads
+            if torch.get_num_threads() != num_threads:
+                torch.set_num_threads(num_threads)
+            if cores is not None and os.sched_getaffinity(0) != cores:
+                os.sched_setaffinity(0, cores)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _handlers() -> dict[int, object]:
+    """Of the main thread, which alone may set them."""
+    try:
+        return {number: signal.signal(number, signal.getsignal(number)) for number in SIGNALS}
+    except ValueError:
+        return {}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What is written to the terminal meanwhile, from C++ too, is dropped; where an exception ends
+    it, or the user asks for vLLM's log, it is shown."""
+    if os.environ.get("VLLM_LOGGING_LEVEL") != SETTINGS["VLLM_LOGGING_LEVEL"]:
+        yield
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        try:
+            os.dup2(noise.fileno(), 1)
+            os.dup2(noise.fileno(), 2)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for target, original in enumerate(kept, start=1):
+                os.dup2(original, target)
+                os.close(original)
