@@ -7,9 +7,11 @@ from pathlib import Path
 
 from opo_cli.config import Embedded, Model
 from opo_cli.model.shape import Shape, shape_of
+from opo_cli.model.tiny import TOKENIZERS
 
-# Of the presets' models, as in the config.json of their hub repositories (written down from
-# memory; opo prepare fetches the real one, which then goes before).
+# Of the presets' models, as in the config.json of their hub repositories. Written down from memory,
+# where their sums are the parameters that the hub counts, 1,543,714,304 and 7,615,616,512; once a
+# config.json is in the hub's cache, it goes before.
 QWEN2_7B = {
     "model_type": "qwen2",
     "hidden_size": 3584,
@@ -59,16 +61,10 @@ def embedded_shape(shape: Embedded) -> Shape:
         num_heads=shape.num_heads,
         num_key_value_heads=shape.num_key_value_heads or shape.num_heads,
         head_dim=shape.hidden_size // shape.num_heads,
-        vocab_size=shape.vocab_size or _tokenizer_size(shape),
+        vocab_size=shape.vocab_size or TOKENIZERS[shape.tokenizer],
         is_tied=shape.use_tied_embeddings,
         max_positions=shape.max_position_embeddings,
     )
-
-
-def _tokenizer_size(shape: Embedded) -> int:
-    from opo_cli.model.tiny import build_tokenizer
-
-    return len(build_tokenizer())
 
 
 def _cached(name: str) -> Path | None:

@@ -94,11 +94,12 @@ def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
         Interrupted: a signal came; every child has saved its state.
     """
     missing = [cell for cell in cells if not cell.folder.is_finished]
+    if missing:
+        check_gpus(missing[0].config)
     num_finished = len(cells) - len(missing)
     note(f"{len(cells)} runs: {num_finished} finished, {len(missing)} to do, {jobs} at once")
     if not missing:
         return []
-    check_gpus(missing[0].config)
     with Interrupts().installed():
         _prepare(missing[0])
         return _Pool(missing, jobs).run()
