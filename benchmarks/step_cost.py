@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from opo_cli.config import Config
-from opo_cli.data.prompts import make_prompts
+from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.grading.pool import Grader
 from opo_cli.model.policy import load_policy
@@ -99,7 +99,8 @@ def main() -> None:
     config = resolve(arguments.preset, algorithm="opo", named=named, overrides=sizes)
     problems, path = prepare(config)
     model, tokenizer = load_policy(path, torch.device("cpu"))
-    every = make_prompts(load_problems(problems), config.data.template, tokenizer)
+    template = resolve_template(config.data.template, tokenizer, is_embedded=not config.data.source)
+    every = make_prompts(load_problems(problems), template, tokenizer)
     source = TrainingPrompts(every, seed=0)
     prompts = source.of_step(0, arguments.prompts)
     engine = create_engine("transformers", model, tokenizer, engine_settings(config))
