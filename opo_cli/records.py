@@ -31,6 +31,12 @@ from opo_cli.ledger import Ledger
 
 RUNS = Path("runs")
 NOT_SHAPING = ("description", "compare", "checkpoint", "certificate", "ledger", "measure")
+ONLY_COST = {
+    "runtime": ("num_threads", "num_gpus", "gpu_gigabytes"),
+    "rollout": ("max_rows", "cache_gigabytes", "execution"),
+    "train": ("microbatch_tokens", "use_activation_checkpointing", "use_reference_offload"),
+}
+"""Memory and speed: what a run that ran out of one of them goes on with."""
 PACKAGES = (
     "opo",
     "torch",
@@ -154,8 +160,14 @@ def digest(*parts: Any) -> str:
 
 def shaping(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that shape a run's results: without its description and the like, and without
-    instruments, which change the order of sums at most."""
-    return {key: value for key, value in config.items() if key not in NOT_SHAPING}
+    instruments, memory and speed, which change the order of sums at most."""
+    return {
+        section: {k: v for k, v in values.items() if k not in ONLY_COST[section]}
+        if section in ONLY_COST
+        else values
+        for section, values in config.items()
+        if section not in NOT_SHAPING
+    }
 
 
 def source_digest(*names: str) -> str:

