@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from pydantic import BaseModel
 
 from opo_cli.algorithms import ALGORITHMS
 from opo_cli.config import Algorithm, Config, Section
-from opo_cli.data.benchmarks import check_names
 from opo_cli.errors import OpoError
 from opo_cli.metrics import METRICS
-from opo_cli.presets import parse_override, preset_names, resolve, validated
+from opo_cli.presets import parse_override, resolve
 from opo_cli.report.plan import certificate_line, objective_line
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("preset", preset_names())
-def test_every_preset_takes_every_algorithm(preset, algorithm):
-    config = resolve(preset, algorithm=algorithm)
-    assert config.algorithm.name == algorithm
-    check_names(config.eval.benchmarks)
-    assert validated(json.loads(config.model_dump_json())) == config
 
 
 def sections(model: type[BaseModel]) -> list[type[Section]]:
@@ -165,3 +153,23 @@ def test_the_hint_for_a_mean_over_tokens_works():
         resolve("tiny", overrides=[MEAN])
     assert "length-power --set algorithm.length_exponent=-1" in caught.value.hint
     resolve("tiny", overrides=[MEAN, POWER, "algorithm.length_exponent=-1"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["model.embedded.hidden_size=20", "model.embedded.num_heads=4"], "hidden_size = 20"),
+        (["model.embedded.num_key_value_heads=3"], "num_key_value_heads = 3 does not divide"),
+    ],
+)
+def test_heads_that_cannot_be(changes, message):
+    with pytest.raises(OpoError, match=message):
+        resolve("tiny", overrides=changes)
+    resolve("tiny", overrides=[*changes, "model.path=elsewhere"])
+
+
+def test_the_hint_for_key_value_heads_works():
+    with pytest.raises(OpoError) as caught:
+        resolve("tiny", overrides=["model.embedded.num_key_value_heads=3"])
+    for count in caught.value.hint.rpartition("one of ")[2].split(", "):
+        resolve("tiny", overrides=[f"model.embedded.num_key_value_heads={count}"])

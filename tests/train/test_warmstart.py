@@ -8,8 +8,16 @@ import pytest
 
 from opo_cli.data import tiny
 from opo_cli.data.sources import load_problems
+from opo_cli.errors import OpoError
 from opo_cli.presets import resolve
-from opo_cli.train.warmstart import base_folder, data_folder, is_prepared, prepare, schedule
+from opo_cli.train.warmstart import (
+    base_folder,
+    check_base,
+    data_folder,
+    is_prepared,
+    prepare,
+    schedule,
+)
 
 
 def test_what_shapes_the_base_names_its_folder(smoke):
@@ -65,3 +73,52 @@ def test_the_schedule_warms_up_and_ends_low():
     assert rates[0] == pytest.approx(1 / 20)
     assert max(rates) == rates[20] == 1
     assert rates[100] == pytest.approx(settings.final_learning_rate_fraction)
+
+
+# --- without stages ---------------------------------------------------------------------------
+
+RANDOM = ["warmstart.stages=[]", "model.embedded.tokenizer=bytes", "eval.benchmarks=[]"]
+
+
+def weights(folder) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(f"{folder}/model.safetensors")
+
+
+def test_without_stages_the_base_is_at_its_random_weights():
+    """Those of `build_model`, and of the seed and the shape alone."""
+    from opo_cli.model.tiny import build_model, build_tokenizer
+
+    config = resolve("smoke", overrides=[*RANDOM, "warmstart.seed=5"])
+    found = weights(prepare(config)[1])
+    made = build_model(config.model.embedded, build_tokenizer("bytes"), 5).state_dict()
+    assert all(made[name].equal(found[name]) for name in found)
+    assert len(found) == len(made) - 1  # The head is the embedding.
+    for change in ("data.template=boxed", "data.max_terms=4", "warmstart.beta2=0.5"):
+        other = resolve("smoke", overrides=[*RANDOM, "warmstart.seed=5", change])
+        assert base_folder(other) == base_folder(config)
+    other = resolve("smoke", overrides=[*RANDOM, "warmstart.seed=6"])
+    assert base_folder(other) != base_folder(config)
+
+
+def test_an_embedding_smaller_than_the_tokenizer_is_refused():
+    with pytest.raises(OpoError, match=r"vocab_size = 100: .* has 259 tokens") as caught:
+        check_base(resolve("smoke", overrides=[*RANDOM, "model.embedded.vocab_size=100"]))
+    assert "--set model.embedded.vocab_size=259 " in caught.value.hint
+    check_base(resolve("smoke", overrides=[*RANDOM, "model.embedded.vocab_size=259"]))
+
+
+def test_text_that_the_tasks_tokenizer_cannot_read_is_refused(in_tmp):
+    (in_tmp / "own.jsonl").write_text('{"question": "What is 2+2?", "answer": "4"}\n')
+    source = ["data.source=own.jsonl", "eval.benchmarks=[]"]
+    with pytest.raises(OpoError, match="no token for 'W', which is in the prompt") as caught:
+        prepare(resolve("smoke", overrides=[*source, "data.template=line"]))
+    way_out = caught.value.hint.removeprefix("--set ").partition(",")[0]
+    prepare(resolve("smoke", overrides=[*source, "warmstart.stages=[]", way_out]))
+
+
+def test_text_that_it_can_read_is_taken(in_tmp):
+    (in_tmp / "own.jsonl").write_text('{"question": "2+2=?", "answer": "4"}\n')
+    source = ["data.source=own.jsonl", "data.template=line", "eval.benchmarks=[]"]
+    prepare(resolve("smoke", overrides=[*source, "warmstart.stages=[]"]))
