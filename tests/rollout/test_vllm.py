@@ -1,0 +1,291 @@
+"""A real vLLM engine on a CPU: weights, caches, what its start leaves behind, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from opo_cli.data import tiny
+from opo_cli.data.prompts import make_prompts, resolve_template
+from opo_cli.errors import OpoError
+from opo_cli.model.policy import score
+from opo_cli.model.sequences import Sequences
+from opo_cli.model.shape import shape_of
+from opo_cli.rollout.engine import EngineError, EngineSettings, create_engine, vllm_obstacle
+from opo_cli.rollout.revival import Revivable
+from opo_cli.types import Sampling
+
+OBSTACLE = vllm_obstacle(None, "cpu")
+pytestmark = pytest.mark.skipif(OBSTACLE is not None, reason=OBSTACLE[0] if OBSTACLE else "")
+SETTINGS = EngineSettings(max_rows=64, max_tokens=256)
+SAMPLING = Sampling(num_responses=4, max_new_tokens=24)
+GREEDY = Sampling(num_responses=1, max_new_tokens=24, temperature=0)
+
+
+@pytest.fixture
+def prompts(policy_and_tokenizer):
+    problems = [tier for name in tiny.TIERS for tier in tiny.tier_problems(name)[:2]]
+    tokenizer = policy_and_tokenizer[1]
+    template = resolve_template("line", tokenizer, is_embedded=True)
+    return make_prompts(problems, template, tokenizer)
+
+
+@contextmanager
+def started(model, tokenizer, settings=SETTINGS) -> Iterator:
+    engine = create_engine("vllm", model, tokenizer, settings)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def change(model, seed: int = 0, scale: float = 0.3) -> None:
+    """Random weights near the old ones; norms, which are all 1, too."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            spread = parameter.std(correction=0).clamp(min=0.1)
+            parameter.add_(scale * spread * noise)
+
+
+def tokens(groups) -> list[tuple[int, ...]]:
+    return [rollout.token_ids for group in groups for rollout in group.rollouts]
+
+
+def largest_mismatch(engine, model, prompts) -> float:
+    groups = engine.generate(prompts, SAMPLING, stream=(0, 1))
+    repeated = [g.prompt.token_ids for g in groups for _ in g.rollouts]
+    sequences = Sequences.pack(repeated, tokens(groups), torch.device("cpu"))
+    sampler = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(r.sampler_logprobs) for g in groups for r in g.rollouts], batch_first=True
+    )
+    return (score(model, sequences, 10**6).logprobs - sampler).abs().max().item()
+
+
+def other_model(tokenizer, **changes):
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        **changes,
+    )
+    return Qwen2ForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("execution", ["eager", "compiled"])
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_after_a_sync_it_says_what_transformers_says(
+    is_tied, execution, prompts, policy_and_tokenizer
+):
+    tokenizer = policy_and_tokenizer[1]
+    model = other_model(tokenizer, tie_word_embeddings=is_tied)
+    settings = EngineSettings(max_rows=64, max_tokens=256, execution=execution)
+    reference = create_engine("transformers", model, tokenizer, SETTINGS)
+    with started(model, tokenizer, settings) as engine:
+        for version in (1, 2):
+            change(model, version)
+            engine.load_weights(model, version)
+            assert tokens(engine.generate(prompts, GREEDY, stream=(0,))) == tokens(
+                reference.generate(prompts, GREEDY, stream=(0,))
+            )
+            assert largest_mismatch(engine, model, prompts) < 1e-4
+
+
+def test_keys_of_older_weights_are_dropped(policy_and_tokenizer):
+    """A prompt longer than a cache block (128 tokens), as shorter ones are never kept."""
+    model, tokenizer = policy_and_tokenizer
+    problem = tiny.tier_problems("tiny-hard")[0]
+    template = resolve_template("line", tokenizer, is_embedded=True)
+    prompt = make_prompts([problem], template, tokenizer)[0]
+    long = [type(prompt)(problem=problem, text="", token_ids=prompt.token_ids * 10)]
+    assert 128 < len(long[0].token_ids) < 230
+    with started(model, tokenizer) as engine:
+        engine.generate(long, SAMPLING, stream=(0, 0))
+        change(model)
+        engine.load_weights(model, 1)
+        assert largest_mismatch(engine, model, long) < 1e-4
+        # The same without the reset: what this test would see of a stale cache.
+        reset, engine.llm.reset_prefix_cache = engine.llm.reset_prefix_cache, lambda: True
+        engine.generate(long, SAMPLING, stream=(0, 0))
+        change(model, seed=1)
+        engine.load_weights(model, 2)
+        assert largest_mismatch(engine, model, long) > 1e-2
+        engine.llm.reset_prefix_cache = reset
+
+
+@pytest.mark.parametrize("lost", ["model.norm.weight", "lm_head.weight", "model.layers.1.mlp"])
+def test_weights_that_do_not_arrive_are_an_error(lost, policy_and_tokenizer):
+    """Read back where vLLM leaves them readable; else told by what it says of a fixed text."""
+    tokenizer = policy_and_tokenizer[1]
+    model = other_model(tokenizer, tie_word_embeddings=False)
+    with started(model, tokenizer) as engine:
+        call = engine.llm.collective_rpc
+
+        def losing(method, kwargs):
+            old = {name: value for name, value in before.items() if name.startswith(lost)}
+            weights = {**dict(kwargs["weights_iterator"]), **old}
+            return call(method, kwargs={"weights_iterator": iter(weights.items())})
+
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        engine.llm.collective_rpc = losing
+        change(model)
+        with pytest.raises(EngineError, match="does not hold the trainer's weights after a sync"):
+            engine.load_weights(model, 1)
+
+
+def test_its_start_leaves_the_process_as_it_was(policy_and_tokenizer, capfd):
+    def state() -> dict:
+        return {
+            "environment": {k: v for k, v in os.environ.items() if not k.startswith("VLLM_")},
+            "random": torch.get_rng_state().tolist(),
+            "threads": torch.get_num_threads(),
+            "setter": torch.set_num_threads,
+            "signals": [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)],
+            "cores": os.sched_getaffinity(0),
+            "group": torch.distributed.is_initialized(),
+        }
+
+    before = state()
+    engine = create_engine("vllm", *policy_and_tokenizer, SETTINGS)
+    assert state() == before | {"group": True}
+    engine.close()
+    assert state() == before
+    printed = capfd.readouterr()
+    assert printed.out + printed.err == ""
+
+
+def test_an_abandoned_batch_leaves_an_engine_that_works(prompts, policy_and_tokenizer):
+    with started(*policy_and_tokenizer) as engine:
+        whole = tokens(engine.generate(prompts, SAMPLING, stream=(0, 0)))
+
+        def stop(done: int, total: int) -> None:
+            if done:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate(prompts, SAMPLING, stream=(0, 0), progress=stop)
+        assert tokens(engine.generate(prompts, SAMPLING, stream=(0, 0))) == whole
+
+
+class Broken(torch.nn.Module):
+    def forward(self, *arguments, **keys):
+        raise RuntimeError("the kernel was lost")
+
+
+def break_model(engine) -> None:
+    engine.llm.apply_model(lambda model: setattr(model, "model", Broken()))
+
+
+def test_a_dead_engine_is_replaced_and_the_batch_is_the_same(prompts, policy_and_tokenizer, capsys):
+    model, tokenizer = policy_and_tokenizer
+    engine = Revivable(lambda: create_engine("vllm", model, tokenizer, SETTINGS))
+    change(model)
+    engine.load_weights(model, 3)
+    whole = engine.generate(prompts, SAMPLING, stream=(0, 0))
+    break_model(engine._engine)
+    again = engine.generate(prompts, SAMPLING, stream=(0, 0))
+    assert tokens(again) == tokens(whole)
+    assert {group.policy_version for group in again} == {3}
+    told = capsys.readouterr().err
+    assert "vLLM died while sampling: the kernel was lost; a fresh engine takes over" in told
+    engine.close()
+
+
+def test_an_engine_that_dies_twice_ends_the_batch(prompts, policy_and_tokenizer):
+    def broken():
+        engine = create_engine("vllm", *policy_and_tokenizer, SETTINGS)
+        break_model(engine)
+        return engine
+
+    engine = Revivable(broken)
+    with pytest.raises(EngineError, match="vLLM died while sampling: the kernel was lost"):
+        engine.generate(prompts, SAMPLING, stream=(0, 0))
+    engine.close()
+
+
+def test_a_cache_that_cannot_hold_a_group_is_refused(policy_and_tokenizer):
+    settings = EngineSettings(max_rows=64, max_tokens=256, cache_gigabytes=0.01, group_tokens=9000)
+    per_token = shape_of(policy_and_tokenizer[0].config).cache_bytes_per_token("float32")
+    assert per_token == 2 * 3 * 64 * 4
+    with pytest.raises(OpoError) as caught:
+        create_engine("vllm", *policy_and_tokenizer, settings)
+    assert caught.value.message == (
+        "rollout.cache_gigabytes = 0.01: cannot hold one group of 9128 tokens"
+    )
+    assert caught.value.hint.startswith("--set rollout.cache_gigabytes=0.02, or lower")
+
+
+def test_a_response_beyond_the_context_is_refused(prompts, policy_and_tokenizer):
+    with started(*policy_and_tokenizer) as engine:
+        longest = Sampling(num_responses=1, max_new_tokens=256)
+        with pytest.raises(OpoError, match="tokens, vLLM was started for 256"):
+            engine.generate(prompts, longest, stream=(0,))
+
+
+def test_an_architecture_that_vllm_does_not_know_is_told(policy_and_tokenizer):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = policy_and_tokenizer[1]
+    config = AutoConfig.for_model(
+        "biogpt",
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(OpoError, match="vLLM does not start") as caught:
+        create_engine("vllm", model, tokenizer, SETTINGS)
+    assert "--engine transformers" in caught.value.hint
+
+
+def test_lower_precision_is_close_and_no_more(prompts, policy_and_tokenizer):
+    model, tokenizer = policy_and_tokenizer
+    settings = EngineSettings(max_rows=64, max_tokens=256, dtype="bfloat16")
+    with started(model, tokenizer, settings) as engine:
+        assert 1e-4 < largest_mismatch(engine, model, prompts) < 1
+
+
+def test_a_whole_run_samples_with_vllm_and_leaves_no_process(tmp_path, base):
+    command = [sys.executable, "-m", "opo_cli", "train", "--preset", "smoke", "--engine", "vllm"]
+    environment = os.environ | {"OPO_CACHE": os.environ["OPO_CACHE"]}
+    result = subprocess.run(
+        [*command, "--steps", "3", "--out", "run"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        start_new_session=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "vllm (asked for; 0.32" in result.stdout
+    from opo_cli.records import RunFolder
+
+    run = RunFolder(tmp_path / "run")
+    steps = run.steps()
+    assert [step["exact_on_policy"] for step in steps] == [1, 1, 1]
+    assert max(step["sampler_mismatch"] for step in steps) < 1e-4
+    assert {record["settings"]["engine"] for record in run.evals()} == {"vllm"}
+    assert run.environment()["engine"] == "vllm"
+    for noise in ("WARNING", "INFO", "Warning", "it/s"):
+        assert noise not in result.stderr
