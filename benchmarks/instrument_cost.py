@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from opo_cli.config import Config
-from opo_cli.data.prompts import make_prompts
+from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.grading.pool import Grader
 from opo_cli.ledger import Ledger
@@ -34,7 +34,7 @@ from opo_cli.presets import resolve
 from opo_cli.rollout.engine import create_engine, engine_settings
 from opo_cli.train.batch import ledger_columns
 from opo_cli.train.learner import new_learner
-from opo_cli.train.measure import Meter, measure_probe
+from opo_cli.train.measure import Meter, measure_probe, sample_probe
 from opo_cli.train.step import training_step
 from opo_cli.train.warmstart import prepare
 
@@ -55,7 +55,8 @@ def measured(config: Config, repeats: int) -> tuple[dict[str, float], Config]:
     """Seconds of a bare step, of one with all that is due in every step, and of the rest."""
     problems, path = prepare(config)
     policy, tokenizer = load_policy(path, torch.device("cpu"))
-    prompts = make_prompts(load_problems(problems), config.data.template, tokenizer)
+    template = resolve_template(config.data.template, tokenizer, is_embedded=not config.data.source)
+    prompts = make_prompts(load_problems(problems), template, tokenizer)
     source = TrainingPrompts(prompts, config.seed)
     learner = new_learner(policy, copy.deepcopy(policy).requires_grad_(False), config)
     for group in learner.optimizer.param_groups:
@@ -67,7 +68,12 @@ def measured(config: Config, repeats: int) -> tuple[dict[str, float], Config]:
     full = config.model_copy(update={"measure": no_probe})
     with Grader(config.grading) as grader, tempfile.TemporaryDirectory() as folder:
         result = training_step(0, source, full, learner, engine, grader)
-        ledger, probe = Ledger(Path(folder)), source.probe(config.measure.probe_prompts)
+        ledger = Ledger(Path(folder))
+
+        def probe() -> None:
+            sequences = sample_probe(source, 0, config, engine, policy.device)
+            budget = config.train.microbatch_tokens
+            measure_probe(sequences, policy, learner.reference, budget, Meter())
 
         def write() -> None:
             columns = ledger_columns(1, result.batch, result.graded, lambda token: str(token))
@@ -76,9 +82,7 @@ def measured(config: Config, repeats: int) -> tuple[dict[str, float], Config]:
         works = {
             "bare step": lambda: training_step(0, source, bare, learner, engine, grader),
             "measured step": lambda: training_step(0, source, full, learner, engine, grader),
-            "probe": lambda: measure_probe(
-                probe, 0, config, policy, learner.reference, engine, Meter()
-            ),
+            "probe": probe,
             "ledger": write,
         }
         return medians(works, repeats), config

@@ -20,7 +20,8 @@ from opo_cli.evaluate.settings import num_samples
 from opo_cli.evaluate.summary import summarise
 from opo_cli.grading.grader import grader_version
 from opo_cli.grading.pool import Grader
-from opo_cli.model.policy import check_context, divergence, room_for_response, score
+from opo_cli.model.policy import check_context, room_for_response
+from opo_cli.model.scores import divergence, score
 from opo_cli.model.sequences import Sequences
 from opo_cli.records import source_digest
 from opo_cli.rl.objectives import k1, k3

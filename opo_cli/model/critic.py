@@ -6,7 +6,8 @@ import copy
 
 from torch import Tensor, nn
 
-from opo_cli.model.policy import by_microbatch, response_hidden, spread
+from opo_cli.model.precision import precision_of
+from opo_cli.model.scores import by_microbatch, response_hidden, spread
 from opo_cli.model.sequences import Sequences
 
 
@@ -15,6 +16,7 @@ class Critic(nn.Module):
 
     def __init__(self, policy):
         super().__init__()
+        self.precision = precision_of(policy)
         self.backbone = copy.deepcopy(policy.base_model)
         width = policy.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, device=policy.device)
@@ -23,9 +25,8 @@ class Critic(nn.Module):
 
     def forward(self, sequences: Sequences) -> Tensor:
         """(B, T) values, zero where masked; gradients flow."""
-        mask = sequences.mask
-        hidden = response_hidden(self.backbone, sequences, mask)
-        return spread(self.head(hidden).float().squeeze(-1), mask)
+        hidden = response_hidden(self.backbone, self.precision, sequences)
+        return spread(self.head(hidden.float()).squeeze(-1), sequences.mask)
 
     def values(self, sequences: Sequences, token_budget: int) -> Tensor:
         """(B, T) without gradient, over any number of rows."""

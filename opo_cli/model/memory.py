@@ -1,12 +1,14 @@
-"""Running out of memory, told as what to lower."""
+"""What is kept in host memory until it is used, and what happens where there is too little."""
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
 
 from opo_cli.errors import OpoError
 
@@ -35,3 +37,36 @@ def out_of_memory(phase: str, hint: str) -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Of a GPU or, where the system refuses instead of ending the process, of the host."""
     return isinstance(error, torch.OutOfMemoryError) or HOST_ALLOCATOR in str(error)
+
+
+def host_copy(model: nn.Module) -> nn.Module:
+    """A frozen copy in host memory, pinned where there is a GPU; on the device there is never a
+    second one."""
+    device = next(model.parameters()).device
+    copied = copy.deepcopy(model.to("cpu")).requires_grad_(False)
+    model.to(device)
+    if torch.cuda.is_available():
+        for tensor in _tensors(copied):
+            tensor.data = tensor.data.pin_memory()
+    return copied
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Inside, a frozen `model` is on `device`; afterwards where it was, as it was."""
+    if next(model.parameters()).device == device:
+        yield
+        return
+    kept = [(tensor, tensor.data) for tensor in _tensors(model)]
+    try:
+        for tensor, data in kept:
+            tensor.data = data.to(device, non_blocking=True)
+        yield
+    finally:
+        for tensor, data in kept:
+            tensor.data = data
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, shared ones once."""
+    return [*model.parameters(), *model.buffers()]

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from opo_cli.errors import OpoError
 from opo_cli.model.memory import out_of_memory
-from opo_cli.model.policy import end_token_ids, score
+from opo_cli.model.policy import end_token_ids
+from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.shape import BYTES, shape_of
 from opo_cli.rollout.engine import EngineError, EngineSettings, Progress

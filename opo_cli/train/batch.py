@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opo_cli.model.policy import TokenScores
+from opo_cli.model.scores import TokenScores
 from opo_cli.model.sequences import Sequences
 from opo_cli.types import GradedGroup
 

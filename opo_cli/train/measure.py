@@ -16,7 +16,7 @@ from opo_cli.data.sources import PROBE_STREAM, TrainingPrompts
 from opo_cli.evaluate import diversity
 from opo_cli.metrics import METRICS
 from opo_cli.model.parallel import all_max, all_sum
-from opo_cli.model.policy import divergence, score
+from opo_cli.model.scores import divergence, score
 from opo_cli.model.sequences import Sequences
 from opo_cli.rl.advantages import opo
 from opo_cli.rl.objectives import Sides, k1, k3

@@ -15,7 +15,7 @@ from opo_cli.config import Config
 from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.pool import Grader
 from opo_cli.model.parallel import all_max, all_sum
-from opo_cli.model.policy import score
+from opo_cli.model.scores import score
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.estimate import advantages_of, make_signals
 from opo_cli.rollout.engine import Engine, Progress

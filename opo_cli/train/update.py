@@ -14,7 +14,7 @@ from torch import Tensor
 from opo_cli.config import Config
 from opo_cli.data.sources import MINIBATCH_STREAM
 from opo_cli.model.parallel import all_sum
-from opo_cli.model.policy import TokenScores, token_scores
+from opo_cli.model.scores import TokenScores, token_scores
 from opo_cli.rl import objectives
 from opo_cli.train.batch import Batch
 from opo_cli.train.learner import Learner

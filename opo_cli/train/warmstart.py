@@ -156,7 +156,7 @@ def _run_stage(
     """Trains on `stage.num_tokens` tokens; returns the tokens seen over all stages."""
     import torch
 
-    from opo_cli.model.policy import token_scores
+    from opo_cli.model.scores import token_scores
 
     settings = config.warmstart
     optimizer = torch.optim.AdamW(

@@ -11,16 +11,10 @@ import pytest
 import torch
 
 from opo_cli.errors import OpoError
-from opo_cli.model import policy as policy_module
+from opo_cli.model import scores as scores_module
 from opo_cli.model.folder import policy_id
-from opo_cli.model.policy import (
-    choose_device,
-    divergence,
-    end_token_ids,
-    load_policy,
-    score,
-    token_scores,
-)
+from opo_cli.model.policy import choose_device, end_token_ids, load_policy
+from opo_cli.model.scores import divergence, score, token_scores
 from opo_cli.model.sequences import Sequences
 
 CPU = torch.device("cpu")
@@ -54,7 +48,7 @@ def test_scores_do_not_depend_on_slices_of_the_head(
     """A long response of a large vocabulary meets the head slice by slice."""
     model, _ = policy_and_tokenizer
     whole, compared = score(model, sequences, 100), divergence(model, model, sequences, 100)
-    monkeypatch.setattr(policy_module, "MAX_LOGITS", most)
+    monkeypatch.setitem(scores_module.MAX_LOGITS, "cpu", most)
     parts, again = score(model, sequences, 100), divergence(model, model, sequences, 100)
     for name in ("logprobs", "entropy", "logit_norms"):
         assert torch.allclose(getattr(parts, name), getattr(whole, name), atol=1e-6)
@@ -75,7 +69,7 @@ def test_no_more_logits_than_a_bound_are_held(base):
 PEAK = """
 import resource, torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from opo_cli.model.policy import score
+from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
 
 torch.set_num_threads(1)

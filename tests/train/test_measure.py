@@ -11,7 +11,7 @@ from opo_cli.config import Config
 from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.pool import Grader
 from opo_cli.metrics import METRICS
-from opo_cli.model.policy import divergence, score
+from opo_cli.model.scores import divergence, score
 from opo_cli.presets import resolve
 from opo_cli.train.batch import collate
 from opo_cli.train.learner import new_learner
@@ -25,6 +25,7 @@ from opo_cli.train.measure import (
     measure_probe,
     measure_scores,
     measure_shift,
+    sample_probe,
 )
 from opo_cli.train.step import score_batch, training_step, with_advantages
 from opo_cli.train.update import halves, update
@@ -276,18 +277,21 @@ def test_the_probe_sees_the_same_prompts_for_every_seed(prompts):
 
 def test_probe_entropy_and_kl(prompts, engine, drifted):
     policy, initial = drifted
-    config, meter = config_of(), Meter()
+    config, source = config_of(), TrainingPrompts(prompts, 0)
     engine.load_weights(policy, 1)
-    measure_probe(prompts, 7, config, policy, initial, engine, meter)
-    found = meter.values()
+
+    def measured() -> dict:
+        meter, sequences = Meter(), sample_probe(source, 7, config, engine, torch.device("cpu"))
+        measure_probe(sequences, policy, initial, BUDGET, meter)
+        return meter.values()
+
+    found = measured()
     assert found["probe_kl_token"] > 0.001
     assert found["probe_reverse_kl_token"] > 0.001
     assert found["probe_kl_sequence"] == pytest.approx(
         found["probe_kl_token"] * found["probe_length"], rel=1e-6
     )
-    again = Meter()
-    measure_probe(prompts, 7, config, policy, initial, engine, again)
-    assert again.values() == found
+    assert measured() == found
 
 
 @pytest.mark.parametrize("algorithm", ["opo", "grpo", "ppo"])

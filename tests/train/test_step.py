@@ -16,7 +16,7 @@ from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.extract import last_box
 from opo_cli.grading.pool import Grader
 from opo_cli.metrics import METRICS
-from opo_cli.model.policy import score
+from opo_cli.model.scores import score
 from opo_cli.presets import resolve
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.objectives import LOSSES, REDUCTIONS
