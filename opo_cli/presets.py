@@ -27,7 +27,7 @@ def presets_folder() -> Path:
 
 
 def preset_names() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(presets_folder().glob("*.toml"))}
+    return dict(sorted((path.stem, path) for path in presets_folder().glob("*.toml")))
 
 
 def load_preset(name: str) -> dict[str, Any]:

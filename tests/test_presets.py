@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from opo_cli.train.budget import fits, memory_parts
 
 REAL = ("qwen-math", "qwen-math-7b", "r1-distill-7b")
 SOURCED = (*REAL, "qwen-math-smoke")
+DOCS = Path(__file__).parent.parent / "docs" / "presets.md"
 CARD = Device(name="a GPU of 80 GB", num_bytes=80 * GIGABYTE, is_gpu=True)
 
 
@@ -144,3 +147,20 @@ def test_with_an_entropy_bonus_its_weights_move(run_opo):
     after = load_file(folder.model / "model.safetensors")
     moved = [not after[name].equal(before[name]) for name in before]
     assert all(moved)
+
+
+def documented(word: str) -> list[str]:
+    """The arguments of the command in the docs that holds `word`."""
+    blocks = re.findall(r"^```\n(.*?)^```", DOCS.read_text(), re.DOTALL | re.MULTILINE)
+    [block] = [block for block in blocks if word in block]
+    return shlex.split(block.replace("\\\n", " "))[1:]
+
+
+def test_the_documented_command_makes_the_shape_of_qwen(run_opo):
+    """1.54 billion parameters, of which 1.31 are no embedding: what Qwen says of Qwen2.5-1.5B."""
+    result = run_opo(*documented("runs/qwen-1.5b-shape"), "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "parameters  1,543,714,304" in result.stdout
+    assert round((1_543_714_304 - 151_936 * 1536) / 1e9, 2) == 1.31
+    for part in ("64 prompts x group of 8 = 512 responses of at most 1024 tokens", ": fits"):
+        assert part in result.stdout
