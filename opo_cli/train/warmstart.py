@@ -35,7 +35,8 @@ MODEL_SOURCES = (
     "data/tiny.py",
     "data/prompts.py",
     "model/tiny.py",
-    "model/policy.py",
+    "model/precision.py",
+    "model/scores.py",
     "model/sequences.py",
     "train/warmstart.py",
 )
