@@ -10,10 +10,10 @@ import torch
 from opo_cli.errors import OpoError
 from opo_cli.model.folder import hush_transformers, model_source
 from opo_cli.model.precision import Precision, logits_of, run_layers, set_precision
+from opo_cli.model.shape import PROMPT_ROOM
 from opo_cli.types import Prompt
 
 FLOAT32 = Precision()
-PROMPT_ROOM = 1024  # Tokens; no prompt of the benchmarks that we know is longer.
 
 
 def choose_device(asked: str) -> tuple[torch.device, str]:

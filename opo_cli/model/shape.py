@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+PROMPT_ROOM = 1024  # Tokens; no prompt of the benchmarks that we know is longer.
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 

