@@ -82,7 +82,10 @@ def test_the_default_shape_is_what_it_always_was():
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_the_number_of_tokens_is_known_without_a_tokenizer(name):
+    from opo_cli.model.lookup import embedded_shape
+
     assert len(build_tokenizer(name)) == TOKENIZERS[name]
+    assert embedded_shape(Embedded(tokenizer=name)).vocab_size == TOKENIZERS[name]
 
 
 QWEN = Embedded(
