@@ -8,20 +8,18 @@ its limit, the microbatch full. Not counted: CUDA's own (about half a GB) and fr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from opo_cli.config import Config
 from opo_cli.model.device import GIGABYTE, Device
+from opo_cli.model.footprint import FP32, Microbatch
 from opo_cli.model.shape import BYTES, Shape
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rollout.engine import engine_settings
 
 PHASES = ("rollout", "score", "backward", "AdamW")
 USABLE = 0.95  # Of the memory.
-FP32 = 4
-MAX_LOGITS = 2**25  # As in model/policy.py: logits alive at once.
-SCORE_COPIES, BACKWARD_COPIES = 5, 4  # Tensors of that size: of two policies' KL; of a gradient.
 SAMPLING_BYTES = 24  # Per row and word: logits and logprobs in fp32, two steps of a sum in fp64.
 SLOT_BLOCK = 32  # As in rollout/transformers_engine.py.
 VLLM_BLOCK, VLLM_RESERVE = 128, 3 * 2**30  # As in rollout/vllm_engine.py.
@@ -67,53 +65,6 @@ def load_of(config: Config, shape: Shape, longest_prompt: int | None = None) -> 
     )
 
 
-# --- one microbatch -----------------------------------------------------------------------------
-
-
-def layer_bytes(shape: Shape, dtype: str) -> int:
-    """What autograd keeps of one Qwen2 layer, per token.
-
-    Two norms keep the fp32 residual stream, the normed values and one number; the linear layers
-    their input, which autocast casts anew for each of q, k, v, gate and up; attention (SDPA) its q,
-    k, v and output, key/value heads not repeated, and one number per head; the MLP the gate, its
-    SiLU, the other half and their product.
-    """
-    width, size = shape.hidden_size, BYTES[dtype]
-    norms = 2 * (2 * width + 1) * FP32
-    inputs = 2 * width * FP32 if dtype == "float32" else 5 * width * size
-    attention = 2 * (shape.query_width + shape.key_width) * size + shape.num_heads * FP32
-    return norms + inputs + attention + 4 * shape.intermediate_size * size
-
-
-def activation_bytes(shape: Shape, load: Load, dtype: str, *, use_checkpointing: bool) -> int:
-    """Alive together when the backward pass is in its last layer: what the forward pass kept, and
-    the gradients inside that layer."""
-    width, layer = shape.hidden_size, layer_bytes(shape, dtype)
-    inputs = shape.num_layers * width * FP32
-    kept = inputs + layer if use_checkpointing else shape.num_layers * layer
-    final_norm = (2 * width + 1) * FP32 + 8
-    gradients = 2 * shape.intermediate_size * BYTES[dtype] + width * FP32
-    return load.microbatch * (kept + final_norm + gradients) + load.scored * width * FP32
-
-
-def forward_bytes(shape: Shape, num_tokens: int, dtype: str) -> int:
-    """Alive together in a forward pass without gradient: the residual stream and an MLP."""
-    return num_tokens * (2 * shape.hidden_size * FP32 + 3 * shape.intermediate_size * BYTES[dtype])
-
-
-def logit_bytes(shape: Shape, num_tokens: int) -> int:
-    """fp32, of as many tokens as meet the head at once."""
-    most = max(1, MAX_LOGITS // shape.vocab_size)
-    return min(num_tokens, most) * shape.vocab_size * FP32
-
-
-def copy_bytes(shape: Shape, dtype: str) -> int:
-    """Autocast's copies of the weights that are multiplied, none in fp32."""
-    if dtype == "float32":
-        return 0
-    return (shape.num_multiplied + shape.vocab_size * shape.hidden_size) * BYTES[dtype]
-
-
 # --- all parts ----------------------------------------------------------------------------------
 
 
@@ -122,7 +73,10 @@ def memory_parts(
 ) -> dict[str, Bytes]:
     """Bytes of each part in each of `PHASES`; a part that the run does not have is left out."""
     load = load or load_of(config, shape)
-    parts = {**learner_parts(config, shape, device), **microbatch_parts(config, shape, load)}
+    parts = {
+        **learner_parts(config, shape, device),
+        **microbatch_parts(config, shape, device, load),
+    }
     others = sum(part[0] for part in parts.values())
     parts |= ENGINE_PARTS[engine](config, shape, device, load, others)
     return {name: part for name, part in parts.items() if any(part)}
@@ -148,18 +102,29 @@ def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Byt
     }
 
 
-def microbatch_parts(config: Config, shape: Shape, load: Load) -> dict[str, Bytes]:
-    dtype = config.model.compute_dtype
-    copies = copy_bytes(shape, dtype)
-    logits = logit_bytes(shape, load.scored)
-    kept = activation_bytes(
-        shape, load, dtype, use_checkpointing=config.train.use_activation_checkpointing
-    )
+def microbatch_parts(config: Config, shape: Shape, device: Device, load: Load) -> dict[str, Bytes]:
+    part = microbatch_of(config, shape, device, load)
+    score, update = part.score(), part.backward()
     return {
-        f"weights, {dtype} copy": (0, copies, copies, 0),
-        "activations": (0, forward_bytes(shape, load.microbatch, dtype), kept, 0),
-        "logits": (0, SCORE_COPIES * logits, BACKWARD_COPIES * logits, 0),
+        f"weights, {part.dtype} copy": (0, score.copies, update.copies, 0),
+        "activations": (0, score.activations, update.activations, 0),
+        "logits, head's gradient": (0, score.logits, update.logits, 0),
     }
+
+
+def microbatch_of(config: Config, shape: Shape, device: Device, load: Load) -> Microbatch:
+    dtype, head = config.model.compute_dtype, config.model.head_dtype
+    return Microbatch(
+        shape=shape,
+        num_tokens=load.microbatch,
+        num_scored=load.scored,
+        dtype=dtype,
+        head_dtype=dtype if head == "compute" else head,
+        is_gpu=device.is_gpu,
+        use_checkpointing=config.train.use_activation_checkpointing,
+        has_entropy_gradient=config.algorithm.entropy_coefficient > 0,
+        compares_policies=bool(config.measure.every),
+    )
 
 
 def transformers_parts(
@@ -170,12 +135,13 @@ def transformers_parts(
     rows = min(load.num_rows, max(1, config.rollout.max_rows // group) * group)
     cache = shape.cache_bytes(rows, load.length + SLOT_BLOCK, dtype)
     moved = cache // (2 * shape.num_layers)  # One layer's keys at a time, where slots are added.
-    prefill = forward_bytes(shape, rows // group * load.prompt, dtype)
+    prompts = replace(load, microbatch=rows // group * load.prompt)
+    prefill = microbatch_of(config, shape, device, prompts).forward()
     sampling = rows * shape.vocab_size * SAMPLING_BYTES
     return {
-        f"sampler: weights, {dtype} copy": (copy_bytes(shape, dtype), 0, 0, 0),
+        f"sampler: weights, {dtype} copy": (prefill.copies, 0, 0, 0),
         "sampler: keys and values": (cache + moved, 0, 0, 0),
-        "sampler: next token": (max(prefill, sampling), 0, 0, 0),
+        "sampler: next token": (max(prefill.activations, sampling), 0, 0, 0),
     }
 
 

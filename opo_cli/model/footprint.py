@@ -1,0 +1,156 @@
+"""Bytes that a microbatch holds in its forward and backward pass. Pure arithmetic, no torch;
+tests/model/test_footprint.py holds it against what PyTorch allocates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from opo_cli.model.shape import BYTES, Shape
+
+FP32 = 4
+MAX_LOGITS = {False: 2**25, True: 2**27}  # On a GPU or not; as in model/scores.py.
+SCORE_COPIES, BACKWARD_COPIES = 3, 3  # Tensors of logits' size at once.
+KL_COPIES, ENTROPY_COPIES = 5, 5  # Where two policies are compared; where entropy has a gradient.
+PRODUCT_COPIES = 2.4  # Beside the head's gradient in fp32; measured.
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Bytes held together."""
+
+    activations: int
+    copies: int = 0
+    """Of weights, in a lower precision."""
+    logits: int = 0
+    """With the gradient of the head, which is summed chunk by chunk."""
+
+    @property
+    def total(self) -> int:
+        return self.activations + self.copies + self.logits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Microbatch:
+    shape: Shape
+    num_tokens: int
+    """Padded."""
+    num_scored: int
+    """Those that reach the head."""
+    dtype: str = "float32"
+    """Of the layers' products."""
+    head_dtype: str = "float32"
+    """Of the head's."""
+    is_gpu: bool = False
+    use_checkpointing: bool = False
+    has_entropy_gradient: bool = False
+    compares_policies: bool = False
+    """Whether the exact KL to another policy is measured."""
+
+    @property
+    def layer(self) -> int:
+        """What autograd keeps of one Qwen2 layer, per token.
+
+        Two norms keep the fp32 residual stream, the normed values and one number; the linear layers
+        their input, which autocast casts anew for each of q, k, v, gate and up; attention (SDPA)
+        its q, k, v and output, key/value heads not repeated, and one number per head; the MLP the
+        gate, its SiLU, the other half and their product.
+        """
+        shape, width, size = self.shape, self.shape.hidden_size, BYTES[self.dtype]
+        norms = 2 * (2 * width + 1) * FP32
+        inputs = 2 * width * FP32 if self.dtype == "float32" else 5 * width * size
+        attention = 2 * (shape.query_width + shape.key_width) * size + shape.num_heads * FP32
+        return norms + inputs + attention + 4 * shape.intermediate_size * size
+
+    @property
+    def copies(self) -> int:
+        """Autocast's, of the layers' weights; none in fp32."""
+        return 0 if self.dtype == "float32" else self.shape.num_multiplied * BYTES[self.dtype]
+
+    @property
+    def _width(self) -> int:
+        return self.shape.hidden_size * FP32
+
+    @property
+    def _chunk(self) -> int:
+        """Tokens that may meet the head at once."""
+        return max(1, MAX_LOGITS[self.is_gpu] // self.shape.vocab_size)
+
+    @property
+    def _has_chunks(self) -> bool:
+        return self.num_scored > self._chunk
+
+    @property
+    def _logits(self) -> int:
+        """fp32, of a chunk."""
+        return min(self.num_scored, self._chunk) * self.shape.vocab_size * FP32
+
+    @property
+    def _head(self) -> int:
+        """Its weights in fp32."""
+        return self.shape.vocab_size * self._width
+
+    @property
+    def _lower(self) -> float:
+        """The head's precision as a share of fp32; 0 where there is no copy in it."""
+        return 0 if self.head_dtype == "float32" else BYTES[self.head_dtype] / FP32
+
+    def forward(self) -> Moment:
+        """Without gradient: the embeddings, a layer's input, its residual stream and normed values,
+        and its MLP."""
+        mlp = 3 * self.shape.intermediate_size * BYTES[self.dtype]
+        return Moment(self.num_tokens * (4 * self._width + mlp), self.copies)
+
+    def score(self) -> Moment:
+        """The dearest moment without gradient."""
+        hidden = self.num_scored * self._width
+        number = KL_COPIES if self.compares_policies else SCORE_COPIES
+        product = (1 + self.compares_policies + self._lower) * self._logits
+        logits = max(number * self._logits, product + self._lower * self._head)
+        layers = self.forward()
+        moments = [
+            replace(layers, activations=layers.activations + self.compares_policies * hidden),
+            Moment((1 + self.compares_policies) * hidden, 0, int(logits)),
+        ]
+        return max(moments, key=lambda moment: moment.total)
+
+    def backward(self) -> Moment:
+        """The dearest moment with gradient."""
+        moments = [self.after_layers(), self.at_the_head(), self.in_last_layer()]
+        return max(moments, key=lambda moment: moment.total)
+
+    def after_layers(self) -> Moment:
+        """At the end of the forward pass."""
+        kept = self.num_tokens * self.shape.num_layers * self._kept
+        inside = self.forward().activations if self.use_checkpointing else 0
+        return Moment(kept + inside, self.copies)
+
+    def at_the_head(self) -> Moment:
+        """In the backward pass of a chunk of logits, or of the head behind it, which sums the
+        gradients of several chunks before it adds them to others."""
+        final_norm = 2 * self._width + FP32 + 8
+        kept = self.num_tokens * (self.shape.num_layers * self._kept + final_norm)
+        number = ENTROPY_COPIES if self.has_entropy_gradient else BACKWARD_COPIES
+        softmax = self._lower * self._head + number * self._logits
+        product = (1 + self._lower) * self._head + (self._lower or PRODUCT_COPIES) * self._logits
+        return Moment(
+            kept + 2 * self.num_scored * self._width,
+            0 if self.use_checkpointing else self.copies,
+            int(self._has_chunks * self._head + max(softmax, product)),
+        )
+
+    def in_last_layer(self) -> Moment:
+        """In the backward pass of its MLP: two gradients of the MLP's width, two of the residual
+        stream's; a tied head's waits for that of the embedding."""
+        others = (self.shape.num_layers - 1) * self._kept
+        gradients = 2 * self.shape.intermediate_size * BYTES[self.dtype] + 2 * self._width
+        layers = self.shape.num_layers if self.use_checkpointing else 1
+        return Moment(
+            self.num_tokens * (others + self.layer + gradients),
+            self.copies // layers,
+            self.shape.is_tied * self._head,
+        )
+
+    @property
+    def _kept(self) -> int:
+        """Of a layer, per token: its input alone where the rest is computed again."""
+        return self._width if self.use_checkpointing else self.layer

@@ -1,0 +1,164 @@
+"""The bytes that are foreseen of a microbatch against those that PyTorch allocates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.checkpoint import checkpoint
+
+from opo_cli.config import Embedded, Model
+from opo_cli.model import footprint, scores
+from opo_cli.model.footprint import Microbatch
+from opo_cli.model.precision import Precision, precision_of, run_layers, set_precision
+from opo_cli.model.scores import divergence, score, token_scores
+from opo_cli.model.sequences import Sequences
+from opo_cli.model.shape import shape_of
+from opo_cli.model.tiny import build_model, build_tokenizer
+
+SMALL = Embedded(hidden_size=128, intermediate_size=512, num_heads=4, num_key_value_heads=2)
+WIDE = SMALL.model_copy(update={"vocab_size": 151936, "hidden_size": 64, "num_heads": 2})
+PROMPT = 16
+LENGTHS = {SMALL.vocab_size: (4, 256), WIDE.vocab_size: (2, 64)}
+"""Rows and their tokens, by vocabulary: logits of a large one take their time on a CPU."""
+
+
+def sequences(rows: int = 4, length: int = 256) -> Sequences:
+    torch.manual_seed(0)
+    ids = torch.randint(0, 20, (rows, length)).tolist()
+    return Sequences.pack(
+        [row[:PROMPT] for row in ids], [row[PROMPT:] for row in ids], torch.device("cpu")
+    )
+
+
+@pytest.fixture(params=[2**22, 2**25], ids=["chunks", "one chunk"])
+def max_logits(request, monkeypatch) -> None:
+    """96 tokens of the large vocabulary in four chunks, or in one."""
+    monkeypatch.setitem(scores.MAX_LOGITS, "cpu", request.param)
+    monkeypatch.setitem(footprint.MAX_LOGITS, False, request.param)
+
+
+def policy(embedded: Embedded, dtype: str, *, use_checkpointing: bool = False, head="compute"):
+    model = build_model(embedded, build_tokenizer(), seed=0).eval()
+    set_precision(model, Precision.of(Model(compute_dtype=dtype, head_dtype=head)))
+    if use_checkpointing:
+        for layer in model.base_model.layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    return model
+
+
+def microbatch(model, rows: Sequences, dtype: str, **settings) -> Microbatch:
+    return Microbatch(
+        shape=shape_of(model.config),
+        num_tokens=rows.input_ids.numel(),
+        num_scored=int(rows.lengths.sum()),
+        **{"dtype": dtype, "head_dtype": dtype, **settings},
+    )
+
+
+def kept_by_autograd(model) -> int:
+    """Bytes that the layers keep for their backward pass, parameters left out."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run_layers(model.base_model, precision_of(model), sequences().input_ids, use_cache=False)
+    return sum(kept.values())
+
+
+def most_allocated(run: Callable[[], object]) -> int:
+    """Bytes beyond those at the start; gradients are there already."""
+    run()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        run()
+    events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("embedded", [SMALL, WIDE], ids=["small", "wide"])
+def test_what_autograd_keeps_of_a_layer_is_exact(embedded: Embedded, dtype: str):
+    models = [policy(embedded.model_copy(update={"num_layers": n}), dtype) for n in (2, 3)]
+    less, more = (microbatch(model, sequences(), dtype) for model in models)
+    foreseen = more.num_tokens * more.layer + more.copies - less.copies
+    assert kept_by_autograd(models[1]) - kept_by_autograd(models[0]) == foreseen
+
+
+@pytest.mark.parametrize("use_checkpointing", [False, True], ids=["whole", "checkpointed"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("num_layers", [4, 12])
+def test_the_layers_peak(num_layers: int, dtype: str, use_checkpointing: bool):
+    embedded = SMALL.model_copy(update={"num_layers": num_layers})
+    model = policy(embedded, dtype, use_checkpointing=use_checkpointing)
+    rows = sequences()
+    most = most_allocated(lambda: token_scores(model, rows).logprobs.sum().backward())
+    foreseen = microbatch(model, rows, dtype, use_checkpointing=use_checkpointing).backward()
+    assert foreseen.total == pytest.approx(most, rel=0.1)
+    assert foreseen.activations > 0.8 * foreseen.total
+
+
+@pytest.mark.parametrize("has_entropy_gradient", [False, True], ids=["", "entropy"])
+@pytest.mark.parametrize(
+    ("dtype", "head"), [("float32", "compute"), ("bfloat16", "compute"), ("bfloat16", "float32")]
+)
+@pytest.mark.usefixtures("max_logits")
+def test_the_heads_peak(dtype: str, head: str, has_entropy_gradient: bool):
+    model, rows = policy(WIDE, dtype, head=head), sequences(2, 64)
+
+    def run() -> None:
+        found = token_scores(model, rows, entropy_gradient=has_entropy_gradient)
+        (found.logprobs.sum() + has_entropy_gradient * found.entropy.sum()).backward()
+
+    settings = {
+        "head_dtype": dtype if head == "compute" else head,
+        "has_entropy_gradient": has_entropy_gradient,
+    }
+    foreseen = microbatch(model, rows, dtype, **settings).backward()
+    assert foreseen.total == pytest.approx(most_allocated(run), rel=0.1)
+    assert foreseen.logits > 0.8 * foreseen.total
+
+
+@pytest.mark.parametrize("compares_policies", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("embedded", [SMALL, WIDE], ids=["small", "wide"])
+def test_the_peak_without_gradient(embedded: Embedded, dtype: str, compares_policies: bool):
+    model, rows = policy(embedded, dtype), sequences(*LENGTHS[embedded.vocab_size])
+    other, budget = policy(embedded, dtype).requires_grad_(False), rows.input_ids.numel()
+
+    def run() -> None:
+        if compares_policies:
+            divergence(model, other, rows, budget)
+        else:
+            score(model, rows, budget)
+
+    foreseen = microbatch(model, rows, dtype, compares_policies=compares_policies).score()
+    assert foreseen.total == pytest.approx(most_allocated(run), rel=0.1)
+
+
+def test_as_many_logits_at_once_as_the_policy_computes():
+    assert {
+        "cpu": footprint.MAX_LOGITS[False],
+        "cuda": footprint.MAX_LOGITS[True],
+    } == scores.MAX_LOGITS
+
+
+def test_checkpointing_keeps_the_layers_inputs():
+    model = policy(SMALL.model_copy(update={"num_layers": 40}), "float32")
+    whole = microbatch(model, sequences(), "float32")
+    less = replace(whole, use_checkpointing=True)
+    assert whole.backward().activations > 12 * less.backward().activations
+    assert less.backward().activations > 40 * whole.num_tokens * SMALL.hidden_size * 4
