@@ -128,6 +128,7 @@ def test_the_smoke_preset_runs(run_opo):
     steps = folder.steps()
     assert [record["reward"] for record in steps] == [0.0] * 3
     assert all(record["gradient_norm"] == 0 for record in steps)
+    assert all(record["sampler_mismatch"] > 1e-4 for record in steps)  # It does compute in bf16.
     shape = json.loads((folder.model / "config.json").read_text())
     assert (shape["num_attention_heads"], shape["num_key_value_heads"]) == (6, 1)
     assert shape["vocab_size"] == 2048
