@@ -1,4 +1,4 @@
-"""The memory of a step, by part and by what is alive together. Pure arithmetic, no torch.
+"""The memory of a step, by part and by what is alive together. Pure arithmetic.
 
 What is counted is what PyTorch allocates for the worst step: the longest prompts, every response at
 its limit, the microbatch full. Not counted: CUDA's own (about half a GB) and fragments, for which
@@ -83,9 +83,12 @@ def memory_parts(
 
 
 def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Bytes]:
+    from opo_cli.train.learner import needs_reference
+
     numbers = shape.num_parameters
     whole = FP32 * sum(numbers.values())
     is_noise_measured = bool(config.measure.every)
+    reference = whole if needs_reference(config) else 0
     is_offloaded = config.train.use_reference_offload
     backbone = whole - FP32 * numbers["head"] + FP32 * (shape.hidden_size + 1)
     critic = backbone if ADVANTAGES[config.algorithm.advantage].needs_critic else 0
@@ -97,7 +100,7 @@ def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Byt
         "gradients": (0, 0, whole, whole),
         "gradients, first half": (0, 0, is_noise_measured * whole, is_noise_measured * whole),
         "AdamW's scratch": (0, 0, 0, roots),
-        "reference policy": (0, whole, 0, 0) if is_offloaded else (whole,) * 4,
+        "reference policy": (0, reference, 0, 0) if is_offloaded else (reference,) * 4,
         "critic": (3 * critic, 3 * critic, 4 * critic, 4 * critic),
     }
 
@@ -123,7 +126,7 @@ def microbatch_of(config: Config, shape: Shape, device: Device, load: Load) -> M
         is_gpu=device.is_gpu,
         use_checkpointing=config.train.use_activation_checkpointing,
         has_entropy_gradient=config.algorithm.entropy_coefficient > 0,
-        compares_policies=bool(config.measure.every),
+        compares_policies=bool(config.measure.every or config.measure.probe_every),
     )
 
 
@@ -133,7 +136,9 @@ def transformers_parts(
     """It shares the policy's weights, and holds nothing between batches."""
     dtype, group = config.model.compute_dtype, config.rollout.group_size
     rows = min(load.num_rows, max(1, config.rollout.max_rows // group) * group)
-    cache = shape.cache_bytes(rows, load.length + SLOT_BLOCK, dtype)
+    # Autocast leaves keys in fp32, to which they are turned by their position; values not.
+    keys = shape.cache_bytes(rows, load.length + SLOT_BLOCK, "float32") // 2
+    cache = keys + shape.cache_bytes(rows, load.length + SLOT_BLOCK, dtype) // 2
     moved = cache // (2 * shape.num_layers)  # One layer's keys at a time, where slots are added.
     prompts = replace(load, microbatch=rows // group * load.prompt)
     prefill = microbatch_of(config, shape, device, prompts).forward()

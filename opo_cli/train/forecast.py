@@ -114,7 +114,7 @@ def fit_line(found: Forecast) -> str:
         return f"{told}: fits"
     settings = what_to_lower(found.config, found.shape, device, found.engine)
     if settings is None:
-        return f"{told}: DOES NOT FIT, and no setting makes it: take a smaller model"
+        return f"{told}: DOES NOT FIT with any setting; take a smaller model"
     changes = " ".join(f"--set {key}={_toml(value)}" for key, value in settings.items())
     return f"{told}: DOES NOT FIT (beyond {USABLE:.0%}); fits with {changes}"
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.checkpoint import checkpoint
 
 from opo_cli.config import Embedded, Model
 from opo_cli.model import footprint, scores
 from opo_cli.model.footprint import Microbatch
 from opo_cli.model.precision import Precision, precision_of, run_layers, set_precision
+from opo_cli.model.recompute import recompute_layers
 from opo_cli.model.scores import divergence, score, token_scores
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.shape import shape_of
@@ -46,8 +45,7 @@ def policy(embedded: Embedded, dtype: str, *, use_checkpointing: bool = False, h
     model = build_model(embedded, build_tokenizer(), seed=0).eval()
     set_precision(model, Precision.of(Model(compute_dtype=dtype, head_dtype=head)))
     if use_checkpointing:
-        for layer in model.base_model.layers:
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        recompute_layers(model.base_model)
     return model
 
 

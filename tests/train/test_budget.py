@@ -1,0 +1,160 @@
+"""Weights, gradients and moments against real ones; what is alive when; what to lower."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from opo_cli.config import Config, Embedded
+from opo_cli.model.device import Device
+from opo_cli.model.lookup import KNOWN, embedded_shape
+from opo_cli.model.shape import shape_of
+from opo_cli.model.tiny import build_model, build_tokenizer
+from opo_cli.presets import resolve
+from opo_cli.train.budget import (
+    changed,
+    fits,
+    learner_parts,
+    load_of,
+    memory_parts,
+    peak,
+    totals,
+    what_to_lower,
+)
+from opo_cli.train.learner import new_learner
+
+SMALL = Embedded(hidden_size=128, intermediate_size=512, num_heads=4, num_key_value_heads=2)
+DEEP = SMALL.model_copy(update={"num_layers": 12, "vocab_size": 151936, "hidden_size": 64})
+CPU = Device(name="here", num_bytes=24 * 10**9, is_gpu=False)
+GPU = Device(name="NVIDIA H100 80GB HBM3", num_bytes=80 * 10**9, is_gpu=True)
+QWEN = {name.split("-")[-1]: shape_of(known) for name, known in KNOWN.items()}
+
+
+def config_of(*overrides: str, algorithm: str = "opo") -> Config:
+    """A batch as people run it on one GPU, in bf16."""
+    settings = [
+        "model.compute_dtype=bfloat16",
+        "rollout.prompts_per_step=64",
+        "rollout.group_size=8",
+        "rollout.max_new_tokens=3000",
+        "train.microbatch_tokens=16384",
+    ]
+    return resolve("tiny", algorithm=algorithm, overrides=[*settings, *overrides])
+
+
+@pytest.mark.parametrize("embedded", [SMALL, DEEP], ids=["small", "deep"])
+@pytest.mark.parametrize("algorithm", ["opo", "ppo"])
+def test_weights_gradients_and_moments_are_exact(embedded: Embedded, algorithm: str):
+    config = resolve("smoke", algorithm=algorithm)
+    policy, reference = (build_model(embedded, build_tokenizer(), seed=0) for _ in range(2))
+    learner = new_learner(policy, reference, config)
+    modules = [(policy, learner.optimizer)]
+    if learner.critic is not None:
+        modules.append((learner.critic, learner.critic_optimizer))
+    held = []
+    for module, optimizer in modules:
+        for parameter in module.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        weights = sum(p.nbytes for p in module.parameters())
+        gradients = sum(p.grad.nbytes for p in module.parameters())
+        moments = sum(
+            state[name].nbytes
+            for state in optimizer.state.values()
+            for name in ("exp_avg", "exp_avg_sq")
+        )
+        held.append((weights, gradients, moments))
+    parts = learner_parts(config, shape_of(policy.config), CPU)
+    assert parts["weights, fp32"] == (held[0][0],) * 4
+    assert parts["gradients"] == (0, 0, held[0][1], held[0][1])
+    assert parts["AdamW's moments"] == (held[0][2],) * 4
+    assert parts["reference policy"] == (held[0][0],) * 4
+    at_rest, in_update = parts["critic"][0], parts["critic"][2]
+    assert at_rest == (held[1][0] + held[1][2] if algorithm == "ppo" else 0)
+    assert in_update == (sum(held[1]) if algorithm == "ppo" else 0)
+
+
+def test_the_worst_step():
+    load = load_of(config_of(), QWEN["1.5B"])
+    assert (load.num_rows, load.prompt, load.response) == (512, 1024, 3000)
+    assert load.microbatch == 4 * 4024  # As many whole rows as the budget holds.
+    assert load.scored == 4 * 3000
+    assert load_of(config_of("train.microbatch_tokens=1"), QWEN["1.5B"]).microbatch == 4024
+    short = load_of(config_of(), QWEN["1.5B"], longest_prompt=100)
+    assert (short.prompt, short.length, short.microbatch) == (100, 3100, 5 * 3100)
+    # No prompt is longer than the model's context lets it be.
+    assert load_of(config_of("data.max_prompt_tokens=4000"), QWEN["1.5B"]).prompt == 4096 - 3000
+
+
+def test_the_engines_copy_lives_in_the_rollout_alone_on_a_gpu_and_always_on_a_cpu():
+    config = config_of("rollout.cache_gigabytes=20")
+    on_gpu = memory_parts(config, QWEN["1.5B"], GPU, "vllm")
+    assert on_gpu["vLLM: weights, bfloat16"] == (2 * 1_543_714_304, 0, 0, 0)
+    assert on_gpu["vLLM: keys and values"] == (20 * 10**9, 0, 0, 0)
+    on_cpu = memory_parts(config, QWEN["1.5B"], CPU, "vllm")
+    assert on_cpu["vLLM: weights, bfloat16"] == (2 * 1_543_714_304,) * 4
+    # Where no size is stated, what is left, and what all rows need if there is room.
+    left = memory_parts(config_of(), QWEN["1.5B"], GPU, "vllm")
+    assert totals(left)[0] == pytest.approx(0.95 * GPU.num_bytes, abs=10)
+    few = memory_parts(config_of("rollout.max_rows=8"), QWEN["1.5B"], GPU, "vllm")
+    longest = 4096  # Evaluations of this preset are shorter, the model's context is not longer.
+    assert few["vLLM: keys and values"][0] <= 8 * (longest + 128) * 28_672
+
+
+def test_the_transformers_engine_has_no_weights_of_its_own():
+    parts = memory_parts(resolve("tiny"), embedded_shape(Embedded()), CPU, "transformers")
+    assert not any("vLLM" in name or "copy" in name for name in parts)
+    # 192 rows of a prompt of 416, a response of 96 and 32 spare slots; 3 layers of 64 keys and 64
+    # values in fp32; one layer's keys twice, while they move.
+    cache = 192 * (512 + 32) * 3 * 2 * 64 * 4
+    assert parts["sampler: keys and values"] == (cache + cache // 6, 0, 0, 0)
+
+
+def test_settings_that_save_memory_do():
+    plain = config_of()
+    before = memory_parts(plain, QWEN["1.5B"], GPU, "vllm")
+
+    def after(key: str, value: object):
+        return memory_parts(changed(plain, {key: value}), QWEN["1.5B"], GPU, "vllm")
+
+    less = after("train.use_activation_checkpointing", True)["activations"][2]
+    assert less < before["activations"][2] / 8
+    assert after("train.use_reference_offload", True)["reference policy"] == (
+        *(0, before["weights, fp32"][0]),
+        *(0, 0),
+    )
+    assert "gradients, first half" not in after("measure.every", 0)
+    assert "reference policy" not in memory_parts(
+        changed(plain, {"measure.every": 0, "measure.probe_every": 0, "eval.benchmarks": ()}),
+        QWEN["1.5B"],
+        GPU,
+        "vllm",
+    )
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+@pytest.mark.parametrize(
+    ("overrides", "first"),
+    [
+        (["train.microbatch_tokens=32768"], "train.microbatch_tokens"),
+        (["rollout.max_new_tokens=30000"], "train.use_activation_checkpointing"),
+    ],
+)
+def test_what_to_lower_makes_it_fit(engine: str, overrides: list[str], first: str):
+    config = config_of(*overrides, "data.max_prompt_tokens=2000")
+    shape = (
+        QWEN["7B"]
+        if False
+        else shape_of({**KNOWN["Qwen/Qwen2.5-Math-1.5B"], "max_position_embeddings": 32768})
+    )
+    assert not fits(memory_parts(config, shape, GPU, engine), GPU)
+    settings = what_to_lower(config, shape, GPU, engine)
+    assert first in settings
+    assert fits(memory_parts(changed(config, settings), shape, GPU, engine), GPU)
+
+
+def test_nothing_to_lower_where_it_fits_and_nothing_helps_where_it_cannot():
+    small = config_of("train.microbatch_tokens=4096", "rollout.max_rows=64")
+    assert what_to_lower(small, QWEN["1.5B"], GPU, "transformers") == {}
+    assert what_to_lower(config_of(), QWEN["7B"], GPU, "vllm") is None
+    assert peak(memory_parts(config_of(), QWEN["7B"], GPU, "vllm"))[0] > 10 * 7_615_616_512
