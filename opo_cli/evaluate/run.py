@@ -16,7 +16,7 @@ from opo_cli.data.prompts import Template, make_prompts, resolve_template
 from opo_cli.data.sources import EVALUATION_STREAM
 from opo_cli.evaluate import diversity
 from opo_cli.evaluate.samples import ProblemSamples, Response, SampleFile
-from opo_cli.evaluate.settings import num_samples
+from opo_cli.evaluate.settings import num_samples, takes_kl
 from opo_cli.evaluate.summary import summarise
 from opo_cli.grading.grader import grader_version
 from opo_cli.grading.pool import Grader
@@ -150,16 +150,16 @@ class Evaluator:
             "seed": self.config.eval.seed,
             "require_stop": self.config.eval.require_stop,
             "engine": self.engine.name,
+            "compute_dtype": self.config.model.compute_dtype,
+            "head_dtype": self.config.model.head_dtype,
             "grader": grader_version(),
             "grader_limits": self.config.grading.limits,
         }
 
     @property
     def _compared(self):
-        """The initial policy where KL to it can be measured: at another temperature or top-p the
-        samples are not the policy's, and their log-ratios estimate no KL."""
-        is_policys = self.config.eval.temperature == 1 and self.config.eval.top_p == 1
-        return self.initial if is_policys else None
+        """The initial policy where KL to it can be measured."""
+        return self.initial if takes_kl(self.config.eval) else None
 
     def _missing(
         self, job: _Job, done: dict[str, ProblemSamples], name: str, report: Report

@@ -65,6 +65,12 @@ def num_samples(settings: Eval, row: Benchmark) -> int:
     return settings.samples or (row.num_samples if settings.temperature else 1)
 
 
+def takes_kl(settings: Eval) -> bool:
+    """Whether KL to the initial policy can be measured: at another temperature or top-p the samples
+    are not the policy's, and their log-ratios estimate no KL."""
+    return settings.temperature == 1 and settings.top_p == 1
+
+
 def check_evaluation(config: Config) -> None:
     """What can be told of evaluations before anything is loaded.
 
@@ -83,7 +89,7 @@ def check_evaluation(config: Config) -> None:
             )
 
 
-def _initial_policy(folder: RunFolder | None, device):
+def _initial_policy(folder: RunFolder | None, device, precision):
     """The policy that the run started from, or None where it cannot be had any more."""
     from opo_cli.model.folder import policy_id
     from opo_cli.model.policy import load_policy
@@ -93,7 +99,7 @@ def _initial_policy(folder: RunFolder | None, device):
     if not path:
         return None
     try:
-        policy = load_policy(path, device)[0]
+        policy = load_policy(path, device, precision)[0]
     except OpoError as error:
         warn(f"no KL to the initial policy: {error.message}")
         return None
@@ -117,6 +123,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     from opo_cli.grading.pool import Grader
     from opo_cli.model.folder import policy_id
     from opo_cli.model.policy import choose_device, load_policy
+    from opo_cli.model.precision import Precision
     from opo_cli.model.shape import shape_of
     from opo_cli.rollout.engine import choose_engine, create_engine, engine_settings
     from opo_cli.rollout.revival import Revivable
@@ -129,14 +136,16 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
         torch.set_num_threads(config.runtime.num_threads)
     device, _ = choose_device(config.runtime.device)
     path = str(folder.model if folder else config.model.path)
-    policy, tokenizer = load_policy(path, device)
+    precision = Precision.of(config.model)
+    policy, tokenizer = load_policy(path, device, precision)
     name, why = choose_engine(config.runtime.engine, shape_of(policy.config), device.type)
     note(f"engine: {name} ({why})")
     settings = engine_settings(config)
     engine = Revivable(lambda: create_engine(name, policy, tokenizer, settings))
     names = list(config.eval.benchmarks)
     titles = list(map(benchmark_title, names))
-    initial = _initial_policy(folder, device)
+    home = torch.device("cpu") if config.train.use_reference_offload else device
+    initial = _initial_policy(folder, home, precision)
     initial_id = folder.environment().get("initial_policy_id") if folder else None
     identity = [policy_id(path), None if initial is None else initial_id]
     with (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from opo_cli.model.device import training_device
 from opo_cli.model.folder import policy_id
 from opo_cli.model.lookup import find_shape
 from opo_cli.model.policy import check_context, choose_device, load_policy
+from opo_cli.model.precision import Precision
 from opo_cli.model.shape import shape_of
 from opo_cli.records import RunFolder, cache_folder, disk_errors, read_json, write_json
 from opo_cli.report.live import TrainView
@@ -46,7 +46,7 @@ from opo_cli.train.checkpoint import (
 )
 from opo_cli.train.forecast import Forecast, check_lines, fit_line, forecast
 from opo_cli.train.interrupt import Interrupted, Interrupts
-from opo_cli.train.learner import Learner, new_learner
+from opo_cli.train.learner import Learner, make_reference, new_learner
 from opo_cli.train.outputs import start_run
 from opo_cli.train.step import StepResult, training_step
 from opo_cli.train.warmstart import prepare
@@ -102,7 +102,9 @@ class Trainer:
             load_benchmark(name, config.eval.columns)  # What cannot be had is told now, not later.
         problems, self.model_path = prepare(config)
         self.device, _ = choose_device(config.runtime.device)
-        policy, self.tokenizer = load_policy(self.model_path, self.device)
+        policy, self.tokenizer = load_policy(
+            self.model_path, self.device, Precision.of(config.model)
+        )
         prompts = self._training_prompts(problems)
         check_context(policy, prompts, config.rollout.max_new_tokens, "rollout")
         self.prompts = TrainingPrompts(prompts, config.seed)
@@ -121,8 +123,7 @@ class Trainer:
         )
         self._check_base()
         self._pieces: dict[int, str] = {}
-        reference = copy.deepcopy(policy).requires_grad_(False)
-        self.learner: Learner = new_learner(policy, reference, config)
+        self.learner: Learner = new_learner(policy, make_reference(policy, config), config)
         settings = engine_settings(config)
         self.engine: Engine = Revivable(
             lambda: create_engine(engine, policy, self.tokenizer, settings)
