@@ -16,7 +16,7 @@ from opo_cli.cli import main
 # Arguments, what the error line must hold, what the hint must hold.
 MISTAKES = [
     ("train --preset tinny", "unknown preset 'tinny'", "did you mean 'tiny'?"),
-    ("train --preset zzz", "unknown preset 'zzz'", "known presets: smoke, tiny"),
+    ("train --preset zzz", "unknown preset 'zzz'", "known presets: qwen-math, qwen-math-7b"),
     ("train --algorithm gropo", "unknown algorithm 'gropo'", "did you mean 'grpo'?"),
     ("train --set optim.lr=1", "unknown config key 'optim.lr'", "known keys: learning_rate"),
     ("train --set optim.learning_rat=1", "unknown config key", "mean 'optim.learning_rate'?"),
