@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from opo_cli.model.policy import end_token_ids
+from opo_cli.model.precision import logits_of, precision_of, run_layers
 from opo_cli.rollout.engine import EngineSettings, Progress
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
@@ -39,10 +40,10 @@ class SlotLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
         if not self.is_initialized:
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self.keys, self.values, self.is_initialized = key_states, value_states, True
-            self.length = key_states.shape[-2]
-            return key_states, value_states
+            self.dtype, self.device = _attention_dtype(key_states), key_states.device
+            self.keys, self.values = key_states.to(self.dtype), value_states.to(self.dtype)
+            self.length, self.is_initialized = key_states.shape[-2], True
+            return self.keys, self.values
         start, self.length = self.length, self.length + key_states.shape[-2]
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
@@ -61,6 +62,12 @@ class SlotLayer(DynamicLayer):
         moved = states.new_empty(len(rows), heads, num_slots, width)
         moved[:, :, : self.length] = states[:, :, : self.length].index_select(0, rows)
         return moved
+
+
+def _attention_dtype(states: Tensor) -> torch.dtype:
+    """Attention casts to autocast's dtype what it gets; cached so, it is cast once."""
+    kind = states.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
 @dataclass(slots=True)
@@ -115,7 +122,8 @@ class TransformersEngine:
     def load_weights(self, model, version: int) -> None:
         self.model, self.version = model, version
         self.ends = torch.tensor(end_token_ids(model, self.tokenizer), device=model.device)
-        self.cache_argument = _cache_argument(model)
+        self.precision = precision_of(model)
+        self.cache_argument = _cache_argument(model.base_model)
 
     def sleep(self) -> None:
         """Nothing is held between batches."""
@@ -148,6 +156,11 @@ class TransformersEngine:
         return groups
 
     def _generate_chunk(self, prompts, sampling: Sampling, keys, report) -> list[Group]:
+        with self.precision.autocast(self.model.device):  # So that weights are cast once.
+            written = self._write(prompts, sampling, keys, report)
+        return self._groups(prompts, written, sampling.num_responses)
+
+    def _write(self, prompts, sampling: Sampling, keys, report) -> _Written:
         num_rows, num_tokens = len(keys), sampling.max_new_tokens
         cache, rows = self._prefill(prompts, sampling)
         written = _Written(
@@ -172,7 +185,7 @@ class TransformersEngine:
                 _reserve(cache, kept, SLOT_BLOCK - step % SLOT_BLOCK)
                 rows, tokens = rows.take(kept), tokens[kept]
             self._decode(cache, rows, tokens)
-        return self._groups(prompts, written, sampling.num_responses)
+        return written
 
     def _prefill(self, prompts: Sequence[Prompt], sampling: Sampling) -> tuple[Cache, _Rows]:
         """One forward over the prompts; then each row of the cache once per response."""
@@ -187,14 +200,7 @@ class TransformersEngine:
         positions = (attention.cumsum(-1) - 1).clamp(min=0)
         num_layers = self.model.config.get_text_config().num_hidden_layers
         cache = Cache(layers=[SlotLayer() for _ in range(num_layers)])
-        logits = self.model(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=1,
-            **{self.cache_argument: cache},
-        ).logits[:, -1]
+        logits = self._next_logits(ids, attention, positions, cache)
         repeat = torch.arange(len(prompts), device=device).repeat_interleave(count)
         _reserve(cache, repeat, SLOT_BLOCK)
         whole = attention.new_ones(len(prompts), width + sampling.max_new_tokens)
@@ -203,24 +209,28 @@ class TransformersEngine:
             index=torch.arange(len(repeat), device=device),
             attention=whole[repeat],
             positions=positions[repeat, -1],
-            logits=logits[repeat].float(),
+            logits=logits[repeat],
             noise=logits.new_empty(len(repeat), 0),
         )
 
     def _decode(self, cache: Cache, rows: _Rows, chosen: Tensor) -> None:
         """Feeds the chosen tokens (B,) and leaves the next logits in `rows`."""
         rows.positions = rows.positions + 1
-        rows.logits = (
-            self.model(
-                input_ids=chosen[:, None],
-                attention_mask=rows.attention[:, : cache.get_seq_length() + 1],
-                position_ids=rows.positions[:, None],
-                use_cache=True,
-                **{self.cache_argument: cache},
-            )
-            .logits[:, -1]
-            .float()
+        attention = rows.attention[:, : cache.get_seq_length() + 1]
+        rows.logits = self._next_logits(chosen[:, None], attention, rows.positions[:, None], cache)
+
+    def _next_logits(self, ids: Tensor, attention: Tensor, positions: Tensor, cache) -> Tensor:
+        """(B, V) fp32: the policy's own, in its own precision."""
+        output = run_layers(
+            self.model.base_model,
+            self.precision,
+            ids,
+            attention_mask=attention,
+            position_ids=positions,
+            use_cache=True,
+            **{self.cache_argument: cache},
         )
+        return logits_of(self.model, output.last_hidden_state[:, -1])
 
     def _groups(self, prompts, written: _Written, count: int) -> list[Group]:
         lengths, has_stopped = written.lengths.tolist(), written.has_stopped.tolist()
@@ -246,9 +256,9 @@ class TransformersEngine:
         ]
 
 
-def _cache_argument(model) -> str:
+def _cache_argument(backbone) -> str:
     """transformers 5.24 renamed it; vLLM 0.32 still needs an older one."""
-    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+    return "cache" if "cache" in signature(backbone.forward).parameters else "past_key_values"
 
 
 def _reserve(cache: Cache, rows: Tensor, num_new_slots: int) -> None:

@@ -22,7 +22,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OWN_PREFIX = "VLLM_"  # Variables that vLLM reads again later.
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # In our process: weights need no way across.
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": "CRITICAL",  # Errors come as exceptions; their log is megabytes.
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
 }

@@ -31,6 +31,7 @@ from opo_cli.types import Group, Prompt, Rollout, Sampling
 CPU_CACHE_SHARE = 1 / 4  # Of the memory that is free at the start, where no budget is stated.
 GPU_RESERVE = 3 * 2**30  # vLLM's activations and CUDA graphs, the trainer's and CUDA's own.
 OPTIMIZER_BYTES = 8  # Per parameter: AdamW's moments in fp32, which stay while we sample.
+BATCH_TOKENS = 8192  # Of one forward pass, prompts included.
 ECHO_TOKENS = 16
 ECHO_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3, "float16": 0.05}
 """Mean |dlogp| of trainer and engine over the echo, nats: well above rounding (README)."""
@@ -257,6 +258,9 @@ def _start(model, settings: EngineSettings, cache_bytes: int, max_tokens: int):
             kv_cache_memory_bytes=cache_bytes,
             logprobs_mode="processed_logprobs",
             enforce_eager=is_eager,
+            max_num_batched_tokens=max(BATCH_TOKENS, max_tokens),
+            # A prompt that is cut makes vLLM rewind the request's generator, which on a CPU fails.
+            enable_chunked_prefill=not is_cpu,
             enable_prefix_caching=True,
             disable_log_stats=True,
             seed=0,

@@ -21,6 +21,7 @@ from opo_cli.model.sequences import Sequences
 from opo_cli.model.shape import shape_of
 from opo_cli.rollout.engine import EngineError, EngineSettings, create_engine, vllm_obstacle
 from opo_cli.rollout.revival import Revivable
+from opo_cli.rollout.vllm_engine import BATCH_TOKENS
 from opo_cli.types import Sampling
 
 OBSTACLE = vllm_obstacle(None, "cpu")
@@ -171,6 +172,15 @@ def test_its_start_leaves_the_process_as_it_was(policy_and_tokenizer, capfd):
     assert printed.out + printed.err == ""
 
 
+def test_more_prompts_than_one_forward_pass_takes(prompts, policy_and_tokenizer):
+    settings = EngineSettings(max_rows=1024, max_tokens=256)
+    many = Sampling(num_responses=128, max_new_tokens=2)
+    assert sum(len(prompt.token_ids) for prompt in prompts) * 128 > BATCH_TOKENS
+    with started(*policy_and_tokenizer, settings) as engine:
+        groups = engine.generate(prompts, many, stream=(0, 0))
+    assert [len(group.rollouts) for group in groups] == [128] * len(prompts)
+
+
 def test_an_abandoned_batch_leaves_an_engine_that_works(prompts, policy_and_tokenizer):
     with started(*policy_and_tokenizer) as engine:
         whole = tokens(engine.generate(prompts, SAMPLING, stream=(0, 0)))
@@ -203,8 +213,9 @@ def test_a_dead_engine_is_replaced_and_the_batch_is_the_same(prompts, policy_and
     again = engine.generate(prompts, SAMPLING, stream=(0, 0))
     assert tokens(again) == tokens(whole)
     assert {group.policy_version for group in again} == {3}
-    told = capsys.readouterr().err
-    assert "vLLM died while sampling: the kernel was lost; a fresh engine takes over" in told
+    assert capfd.readouterr().err == (
+        "warning: vLLM died while sampling: the kernel was lost; a fresh engine takes over\n"
+    )
     engine.close()
 
 
