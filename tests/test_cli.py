@@ -238,6 +238,74 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+needs_no_gpu = pytest.mark.skipif("has_gpu()", reason="a GPU is here")
+GPU_HINT = (
+    "hint: opo train --preset qwen-math-smoke runs the same path on a CPU; --dry-run prints the "
+    "plan; --set runtime.gpu_gigabytes=0 tries it anyway"
+)
+
+
+@needs_no_gpu
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train --preset qwen-math", "qwen-math needs 1 GPU of 80 GB; torch sees none here"),
+        (
+            "train --preset qwen-math --set runtime.device=cuda",
+            "qwen-math needs 1 GPU of 80 GB; torch sees none here",
+        ),
+        (
+            "train --preset qwen-math --dry-run --check",
+            "qwen-math needs 1 GPU of 80 GB; torch sees none here",
+        ),
+        (
+            "train --preset qwen-math-7b",
+            "qwen-math-7b needs 8 GPUs of 80 GB; this version trains on one GPU, and torch sees "
+            "none here",
+        ),
+        ("compare --preset qwen-math", "qwen-math needs 1 GPU of 80 GB; torch sees none here"),
+    ],
+)
+def test_a_missing_gpu_is_told_before_anything_is_fetched(line, message, in_tmp, run_opo):
+    cache = in_tmp / "cache"
+    result = run_opo(*line.split(), OPO_CACHE=str(cache), HF_HOME=str(in_tmp / "hub"))
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [f"error: preset {message}", GPU_HINT]
+    assert result.stdout == ""
+    assert list(in_tmp.iterdir()) == []
+
+
+@needs_no_gpu
+def test_a_dry_run_for_a_gpu_needs_none(in_tmp, run_opo):
+    result = run_opo("train", "--preset", "qwen-math", "--dry-run", COLUMNS="80")
+    assert result.returncode == 0
+    assert result.stderr.splitlines() == [
+        "warning: preset qwen-math needs 1 GPU of 80 GB; torch sees none here"
+    ]
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for text in (
+        "device       cuda (a GPU of 80 GB, which is not here)",
+        "of 80.0 GB, a GPU of 80 GB: fits",
+        "memory of the worst step, GB",
+        "1,543,714,304 (shape: known; not downloaded yet)",
+        "(H100 SXM)",
+    ):
+        assert " ".join(text.split()) in " ".join(result.stdout.split())
+    table = {line[2:].split("  ")[0]: line.split()[-4:] for line in lines if line[:2] == "  "}
+    assert table["weights, fp32"] == ["6.17"] * 4
+    assert table["AdamW's moments"] == ["12.35"] * 4
+    assert list(in_tmp.iterdir()) == []
+
+
+@needs_no_gpu
+def test_a_cpu_that_is_asked_for_needs_no_gpu(run_opo):
+    arguments = ["--set", "runtime.gpu_gigabytes=80", "--set", "runtime.device=cpu", "--dry-run"]
+    result = run_opo("train", "--preset", "smoke", *arguments)
+    assert result.returncode == 0
+    assert result.stderr == ""
+
+
 def test_output_survives_narrow_and_colourless_terminals(run_opo):
     result = run_opo("list", "metrics", NO_COLOR="1", COLUMNS="80")
     assert "\x1b[" not in result.stdout

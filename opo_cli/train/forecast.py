@@ -12,11 +12,14 @@ from opo_cli.model.shape import Shape
 from opo_cli.report.tables import Table
 from opo_cli.rollout.engine import engine_settings
 from opo_cli.train.budget import (
+    LEVERS,
     PHASES,
     USABLE,
     Bytes,
     Load,
+    changed,
     fits,
+    learner_parts,
     load_of,
     memory_parts,
     peak,
@@ -114,9 +117,21 @@ def fit_line(found: Forecast) -> str:
         return f"{told}: fits"
     settings = what_to_lower(found.config, found.shape, device, found.engine)
     if settings is None:
-        return f"{told}: DOES NOT FIT with any setting; take a smaller model"
+        return f"{told}: DOES NOT FIT{_why_never(found)}"
     changes = " ".join(f"--set {key}={_toml(value)}" for key, value in settings.items())
     return f"{told}: DOES NOT FIT (beyond {USABLE:.0%}); fits with {changes}"
+
+
+def _why_never(found: Forecast) -> str:
+    config = found.config
+    for lever in LEVERS:
+        config = changed(config, lever)
+    least, _ = peak(learner_parts(config, found.shape, found.device))
+    if least > USABLE * found.device.num_bytes:
+        return (
+            f": weights, gradients and optimizer alone take {in_words(least)}; take a smaller model"
+        )
+    return " with any setting of memory; take a smaller model or less rollout.max_new_tokens"
 
 
 def _toml(value: object) -> str:
@@ -129,12 +144,17 @@ def time_line(found: Forecast) -> str:
         return "unknown here; --check measures a step"
     dtype = found.config.model.compute_dtype
     sampled = engine_settings(found.config).dtype if found.engine == "vllm" else dtype
+    speed = flops_per_second(known, dtype) / 1e12
     rollout, score, update = step_seconds(found.config, found.shape, found.load, known, sampled)
     return (
-        f"rollout {rollout:.0f} s, score {score:.0f} s, update {update:.0f} s, if every response "
-        f"goes to its limit, at {COMPUTE_SHARE:.0%} of {flops_per_second(known, dtype) / 1e12:.0f} "
+        f"rollout {_spell(rollout)}, score {_spell(score)}, update {_spell(update)}, if every "
+        f"response goes to its limit, at {COMPUTE_SHARE:.0%} of {speed:.0f} "
         f"TFLOP/s and {BANDWIDTH_SHARE:.0%} of {known.bandwidth / 1e12:.3g} TB/s ({known.title})"
     )
+
+
+def _spell(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
 def check_lines(found: Checked, *, is_gpu: bool) -> list[tuple[str, str]]:

@@ -1,11 +1,12 @@
-"""What the plan says of evaluations."""
+"""What the plan says of evaluations and of precision."""
 
 from __future__ import annotations
 
 import pytest
 
 from opo_cli.config import Eval
-from opo_cli.report.plan import evaluation_line
+from opo_cli.presets import resolve
+from opo_cli.report.plan import evaluation_line, plan_rows, precision_line
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,19 @@ from opo_cli.report.plan import evaluation_line
 )
 def test_evaluation_line(settings, expected: str):
     assert evaluation_line(Eval(**settings)) == expected
+
+
+def test_precision_line():
+    assert precision_line(resolve("tiny")) == "fp32 weights"
+    settings = ["model.compute_dtype=bfloat16", "train.use_activation_checkpointing=true"]
+    settings.append("train.use_reference_offload=true")
+    assert precision_line(resolve("tiny", overrides=settings)) == (
+        "fp32 weights, bfloat16 products, activation checkpointing, reference policy in host memory"
+    )
+
+
+def test_the_plan_has_a_row_of_memory():
+    rows = dict(
+        plan_rows(resolve("tiny"), device="d", engine="e", memory="8 GB: fits", out="runs/x")
+    )
+    assert rows["memory"] == "8 GB: fits"
