@@ -176,6 +176,19 @@ METRICS: dict[str, Metric] = {
     "sampler_mismatch_k3": Metric(
         "mism. k3", "KL(sampler||trainer): token mean of k3", "nats/token", "lower", 6
     ),
+    "sampler_mismatch_sequence": Metric(
+        "mism. seq",
+        "largest |log p(trainer) - log p(sampler)| of a response, nothing truncated",
+        "nats",
+        "lower",
+    ),
+    "ess_sampler": Metric(
+        "ESS sampler",
+        "(sum w)^2/(n sum w^2) of w = p(trainer)/p(sampler) of each response, nothing truncated",
+        "share",
+        "higher",
+        4,
+    ),
     # --- the update
     "surrogate_loss": Metric(
         "surrogate",

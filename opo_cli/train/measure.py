@@ -155,7 +155,12 @@ def measure_scores(batch: Batch, meter: Meter) -> None:
         sampler_mismatch_k3=Mean(k3(mismatch).sum().item(), num_tokens),
         logit_norm=Mean(batch.logit_norms.sum().item(), num_tokens),
     )
-    meter.largest(sampler_mismatch=mismatch.abs().max().item())
+    log_ratios = -mismatch.double().sum(-1)  # Of whole responses, trainer / sampler.
+    meter.largest(
+        sampler_mismatch=mismatch.abs().max().item(),
+        sampler_mismatch_sequence=log_ratios.abs().max().item(),
+    )
+    meter.sample_size(ess_sampler=log_ratios.exp())
 
 
 def measure_grades(graded: Sequence[GradedGroup], meter: Meter) -> None:

@@ -14,6 +14,7 @@ from opo_cli.certificate import KEY, off_policy_reasons
 from opo_cli.config import Config
 from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.pool import Grader
+from opo_cli.model.memory import out_of_memory
 from opo_cli.model.parallel import all_max, all_sum
 from opo_cli.model.scores import score
 from opo_cli.rl.advantages import ADVANTAGES
@@ -73,10 +74,11 @@ def training_step(
         with clock.phase("measure"):
             probe = sample_probe(prompts, step, config, engine, learner.policy.device)
     engine.sleep()
-    with clock.phase("score"):
+    hint = what_to_lower(batch, config)
+    with clock.phase("score"), out_of_memory("scoring", hint):
         batch = score_batch(shaped(batch, config), config, learner)
         batch = with_advantages(batch, config)
-    with clock.phase("measure"):
+    with clock.phase("measure"), out_of_memory("measuring", hint):
         models, budget = (learner.policy, learner.reference), config.train.microbatch_tokens
         first = batch.first_of_groups(config.measure.responses)
         if measures:
@@ -84,9 +86,9 @@ def training_step(
         if probe is not None:
             measure_probe(probe, *models, budget, meter)
     before_update()
-    with clock.phase("update"):
+    with clock.phase("update"), out_of_memory("the update", what_to_lower(batch, config, True)):
         batch = update(batch, step, config, learner, meter, measure_noise=measures)
-    with clock.phase("measure"):
+    with clock.phase("measure"), out_of_memory("measuring", hint):
         measure_grades(sampled, meter)
         measure_scores(batch, meter)
         measure_advantages(batch, meter)
@@ -107,6 +109,20 @@ def training_step(
         KEY: reasons,
     }
     return StepResult(record, batch, graded)
+
+
+def what_to_lower(batch: Batch, config: Config, has_gradient: bool = False) -> str:
+    """Where a forward pass, or with it a backward pass, ran out of memory."""
+    budget, settings = config.train.microbatch_tokens, []
+    if has_gradient and not config.train.use_activation_checkpointing:
+        settings.append("--set train.use_activation_checkpointing=true")
+    if budget > batch.sequences.input_ids.shape[1]:
+        settings.append(f"--set train.microbatch_tokens={budget // 2}")
+    else:  # A microbatch is one row already.
+        settings.append(
+            f"--set rollout.max_new_tokens={max(1, config.rollout.max_new_tokens // 2)}"
+        )
+    return ", or ".join(settings)
 
 
 def score_batch(batch: Batch, config: Config, learner: Learner) -> Batch:
