@@ -174,11 +174,11 @@ def test_its_start_leaves_the_process_as_it_was(policy_and_tokenizer, capfd):
 
 def test_more_prompts_than_one_forward_pass_takes(prompts, policy_and_tokenizer):
     settings = EngineSettings(max_rows=1024, max_tokens=256)
-    many = Sampling(num_responses=128, max_new_tokens=2)
-    assert sum(len(prompt.token_ids) for prompt in prompts) * 128 > BATCH_TOKENS
+    many = Sampling(num_responses=121, max_new_tokens=2)
+    assert sum(len(prompt.token_ids) for prompt in prompts) * 121 > BATCH_TOKENS
     with started(*policy_and_tokenizer, settings) as engine:
         groups = engine.generate(prompts, many, stream=(0, 0))
-    assert [len(group.rollouts) for group in groups] == [128] * len(prompts)
+    assert [len(group.rollouts) for group in groups] == [121] * len(prompts)
 
 
 def test_an_abandoned_batch_leaves_an_engine_that_works(prompts, policy_and_tokenizer):
@@ -203,7 +203,7 @@ def break_model(engine) -> None:
     engine.llm.apply_model(lambda model: setattr(model, "model", Broken()))
 
 
-def test_a_dead_engine_is_replaced_and_the_batch_is_the_same(prompts, policy_and_tokenizer, capsys):
+def test_a_dead_engine_is_replaced_and_the_batch_is_the_same(prompts, policy_and_tokenizer, capfd):
     model, tokenizer = policy_and_tokenizer
     engine = Revivable(lambda: create_engine("vllm", model, tokenizer, SETTINGS))
     change(model)
