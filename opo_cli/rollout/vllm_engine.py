@@ -174,6 +174,7 @@ class VllmEngine:
 
     def _wake(self, tag: str) -> None:
         if self.is_asleep:
+            torch.cuda.empty_cache()  # What the trainer has freed is still torch's.
             self.llm.wake_up(tags=[tag])
 
     def _verify(self, weights: dict[str, Tensor]) -> None:
