@@ -292,9 +292,9 @@ def test_a_dry_run_for_a_gpu_needs_none(in_tmp, run_opo):
         "(H100 SXM)",
     ):
         assert " ".join(text.split()) in " ".join(result.stdout.split())
-    table = {line[2:].split("  ")[0]: line.split()[-4:] for line in lines if line[:2] == "  "}
-    assert table["weights, fp32"] == ["6.17"] * 4
-    assert table["AdamW's moments"] == ["12.35"] * 4
+    table = {line[2:].split("  ")[0]: line.split()[-5:] for line in lines if line[:2] == "  "}
+    assert table["weights, fp32"] == ["6.17"] * 5
+    assert table["AdamW's moments"] == ["12.35"] * 5
     assert list(in_tmp.iterdir()) == []
 
 

@@ -113,10 +113,9 @@ class Microbatch:
         ]
         return max(moments, key=lambda moment: moment.total)
 
-    def backward(self) -> Moment:
-        """The dearest moment with gradient."""
-        moments = [self.after_layers(), self.at_the_head(), self.in_last_layer()]
-        return max(moments, key=lambda moment: moment.total)
+    def in_layers(self) -> Moment:
+        """The dearest moment of the layers, with gradient."""
+        return max(self.after_layers(), self.in_last_layer(), key=lambda moment: moment.total)
 
     def after_layers(self) -> Moment:
         """At the end of the forward pass."""

@@ -18,14 +18,15 @@ from opo_cli.model.shape import BYTES, Shape
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rollout.engine import engine_settings
 
-PHASES = ("rollout", "score", "backward", "AdamW")
+PHASES = ("rollout", "score", "head", "layers", "AdamW")
+"""The update is three of them: the backward pass of the head, of the layers, the optimizer."""
 USABLE = 0.95  # Of the memory.
 SAMPLING_BYTES = 24  # Per row and word: logits and logprobs in fp32, two steps of a sum in fp64.
 SLOT_BLOCK = 32  # As in rollout/transformers_engine.py.
 VLLM_BLOCK, VLLM_RESERVE = 128, 3 * 2**30  # As in rollout/vllm_engine.py.
 VLLM_CPU_SHARE = 1 / 4
 
-Bytes = tuple[int, int, int, int]
+Bytes = tuple[int, int, int, int, int]
 """In each of `PHASES`."""
 
 
@@ -95,23 +96,23 @@ def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Byt
     # On a GPU AdamW takes all tensors at once, and the root of all second moments with them.
     roots = whole if device.is_gpu else FP32 * numbers["embedding"]
     return {
-        "weights, fp32": (whole,) * 4,
-        "AdamW's moments": (2 * whole,) * 4,
-        "gradients": (0, 0, whole, whole),
-        "gradients, first half": (0, 0, is_noise_measured * whole, is_noise_measured * whole),
-        "AdamW's scratch": (0, 0, 0, roots),
-        "reference policy": (0, reference, 0, 0) if is_offloaded else (reference,) * 4,
-        "critic": (3 * critic, 3 * critic, 4 * critic, 4 * critic),
+        "weights, fp32": (whole,) * 5,
+        "AdamW's moments": (2 * whole,) * 5,
+        "gradients": (0, 0, whole, whole, whole),
+        "gradients, first half": (0, 0, *(is_noise_measured * whole,) * 3),
+        "AdamW's scratch": (0, 0, 0, 0, roots),
+        "reference policy": (0, reference, 0, 0, 0) if is_offloaded else (reference,) * 5,
+        "critic": (*(3 * critic,) * 2, *(4 * critic,) * 3),
     }
 
 
 def microbatch_parts(config: Config, shape: Shape, device: Device, load: Load) -> dict[str, Bytes]:
     part = microbatch_of(config, shape, device, load)
-    score, update = part.score(), part.backward()
+    moments = (part.score(), part.at_the_head(), part.in_layers())
     return {
-        f"weights, {part.dtype} copy": (0, score.copies, update.copies, 0),
-        "activations": (0, score.activations, update.activations, 0),
-        "logits, head's gradient": (0, score.logits, update.logits, 0),
+        f"{part.dtype} copy of weights": (0, *(each.copies for each in moments), 0),
+        "activations": (0, *(each.activations for each in moments), 0),
+        "logits, head's gradient": (0, *(each.logits for each in moments), 0),
     }
 
 
@@ -144,9 +145,9 @@ def transformers_parts(
     prefill = microbatch_of(config, shape, device, prompts).forward()
     sampling = rows * shape.vocab_size * SAMPLING_BYTES
     return {
-        f"sampler: weights, {dtype} copy": (prefill.copies, 0, 0, 0),
-        "sampler: keys and values": (cache + moved, 0, 0, 0),
-        "sampler: next token": (max(prefill.activations, sampling), 0, 0, 0),
+        f"sampler: {dtype} copy": (prefill.copies, 0, 0, 0, 0),
+        "sampler: keys and values": (cache + moved, 0, 0, 0, 0),
+        "sampler: next token": (max(prefill.activations, sampling), 0, 0, 0, 0),
     }
 
 
@@ -170,7 +171,7 @@ def vllm_parts(
     cache = stated or min(needed, max(left, group))
 
     def in_phases(num_bytes: int) -> Bytes:
-        return (num_bytes, 0, 0, 0) if device.is_gpu else (num_bytes,) * 4
+        return (num_bytes, 0, 0, 0, 0) if device.is_gpu else (num_bytes,) * 5
 
     return {
         f"vLLM: weights, {settings.dtype}": in_phases(weights),

@@ -82,6 +82,7 @@ def memory_table(found: Forecast) -> Table:
         f"memory of the worst step, {unit}",
         ["part", *PHASES],
         [*rows, ["together", *cells(totals(found.parts))]],
+        "head, layers: of the backward pass; AdamW: of the optimizer's step",
     )
 
 

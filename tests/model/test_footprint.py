@@ -104,7 +104,7 @@ def test_the_layers_peak(num_layers: int, dtype: str, use_checkpointing: bool):
     model = policy(embedded, dtype, use_checkpointing=use_checkpointing)
     rows = sequences()
     most = most_allocated(lambda: token_scores(model, rows).logprobs.sum().backward())
-    foreseen = microbatch(model, rows, dtype, use_checkpointing=use_checkpointing).backward()
+    foreseen = microbatch(model, rows, dtype, use_checkpointing=use_checkpointing).in_layers()
     assert foreseen.total == pytest.approx(most, rel=0.1)
     assert foreseen.activations > 0.8 * foreseen.total
 
@@ -125,7 +125,7 @@ def test_the_heads_peak(dtype: str, head: str, has_entropy_gradient: bool):
         "head_dtype": dtype if head == "compute" else head,
         "has_entropy_gradient": has_entropy_gradient,
     }
-    foreseen = microbatch(model, rows, dtype, **settings).backward()
+    foreseen = microbatch(model, rows, dtype, **settings).at_the_head()
     assert foreseen.total == pytest.approx(most_allocated(run), rel=0.1)
     assert foreseen.logits > 0.8 * foreseen.total
 
@@ -158,5 +158,5 @@ def test_checkpointing_keeps_the_layers_inputs():
     model = policy(SMALL.model_copy(update={"num_layers": 40}), "float32")
     whole = microbatch(model, sequences(), "float32")
     less = replace(whole, use_checkpointing=True)
-    assert whole.backward().activations > 12 * less.backward().activations
-    assert less.backward().activations > 40 * whole.num_tokens * SMALL.hidden_size * 4
+    assert whole.in_layers().activations > 12 * less.in_layers().activations
+    assert less.in_layers().activations > 40 * whole.num_tokens * SMALL.hidden_size * 4

@@ -65,10 +65,10 @@ def test_weights_gradients_and_moments_are_exact(embedded: Embedded, algorithm: 
         )
         held.append((weights, gradients, moments))
     parts = learner_parts(config, shape_of(policy.config), CPU)
-    assert parts["weights, fp32"] == (held[0][0],) * 4
-    assert parts["gradients"] == (0, 0, held[0][1], held[0][1])
-    assert parts["AdamW's moments"] == (held[0][2],) * 4
-    assert parts["reference policy"] == (held[0][0],) * 4
+    assert parts["weights, fp32"] == (held[0][0],) * 5
+    assert parts["gradients"] == (0, 0, *(held[0][1],) * 3)
+    assert parts["AdamW's moments"] == (held[0][2],) * 5
+    assert parts["reference policy"] == (held[0][0],) * 5
     at_rest, in_update = parts["critic"][0], parts["critic"][2]
     assert at_rest == (held[1][0] + held[1][2] if algorithm == "ppo" else 0)
     assert in_update == (sum(held[1]) if algorithm == "ppo" else 0)
@@ -89,10 +89,10 @@ def test_the_worst_step():
 def test_the_engines_copy_lives_in_the_rollout_alone_on_a_gpu_and_always_on_a_cpu():
     config = config_of("rollout.cache_gigabytes=20")
     on_gpu = memory_parts(config, QWEN["1.5B"], GPU, "vllm")
-    assert on_gpu["vLLM: weights, bfloat16"] == (2 * 1_543_714_304, 0, 0, 0)
-    assert on_gpu["vLLM: keys and values"] == (20 * 10**9, 0, 0, 0)
+    assert on_gpu["vLLM: weights, bfloat16"] == (2 * 1_543_714_304, 0, 0, 0, 0)
+    assert on_gpu["vLLM: keys and values"] == (20 * 10**9, 0, 0, 0, 0)
     on_cpu = memory_parts(config, QWEN["1.5B"], CPU, "vllm")
-    assert on_cpu["vLLM: weights, bfloat16"] == (2 * 1_543_714_304,) * 4
+    assert on_cpu["vLLM: weights, bfloat16"] == (2 * 1_543_714_304,) * 5
     # Where no size is stated, what is left, and what all rows need if there is room.
     left = memory_parts(config_of(), QWEN["1.5B"], GPU, "vllm")
     assert totals(left)[0] == pytest.approx(0.95 * GPU.num_bytes, abs=10)
@@ -107,7 +107,7 @@ def test_the_transformers_engine_has_no_weights_of_its_own():
     # 192 rows of a prompt of 416, a response of 96 and 32 spare slots; 3 layers of 64 keys and 64
     # values in fp32; one layer's keys twice, while they move.
     cache = 192 * (512 + 32) * 3 * 2 * 64 * 4
-    assert parts["sampler: keys and values"] == (cache + cache // 6, 0, 0, 0)
+    assert parts["sampler: keys and values"] == (cache + cache // 6, 0, 0, 0, 0)
 
 
 def test_settings_that_save_memory_do():
@@ -117,11 +117,11 @@ def test_settings_that_save_memory_do():
     def after(key: str, value: object):
         return memory_parts(changed(plain, {key: value}), QWEN["1.5B"], GPU, "vllm")
 
-    less = after("train.use_activation_checkpointing", True)["activations"][2]
-    assert less < before["activations"][2] / 8
+    less = after("train.use_activation_checkpointing", True)["activations"][3]
+    assert less < before["activations"][3] / 8
     assert after("train.use_reference_offload", True)["reference policy"] == (
         *(0, before["weights, fp32"][0]),
-        *(0, 0),
+        *(0, 0, 0),
     )
     assert "gradients, first half" not in after("measure.every", 0)
     assert "reference policy" not in memory_parts(
