@@ -68,3 +68,22 @@ def run_opo(in_tmp: Path):
         )
 
     return run
+
+
+@pytest.fixture
+def most_allocated():
+    """Bytes that a call allocates at most beyond those at its start, at its second time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    def measure(run) -> int:
+        run()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+            run()
+        events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
+        now = most = 0
+        for event in sorted(events, key=lambda event: event.start_ns()):
+            now += event.nbytes()
+            most = max(most, now)
+        return most
+
+    return measure

@@ -137,17 +137,16 @@ def transformers_parts(
     """It shares the policy's weights, and holds nothing between batches."""
     dtype, group = config.model.compute_dtype, config.rollout.group_size
     rows = min(load.num_rows, max(1, config.rollout.max_rows // group) * group)
-    # Autocast leaves keys in fp32, to which they are turned by their position; values not.
-    keys = shape.cache_bytes(rows, load.length + SLOT_BLOCK, "float32") // 2
-    cache = keys + shape.cache_bytes(rows, load.length + SLOT_BLOCK, dtype) // 2
+    slots = load.prompt + -(-load.response // SLOT_BLOCK) * SLOT_BLOCK
+    cache = shape.cache_bytes(rows, slots, dtype)
     moved = cache // (2 * shape.num_layers)  # One layer's keys at a time, where slots are added.
     prompts = replace(load, microbatch=rows // group * load.prompt)
     prefill = microbatch_of(config, shape, device, prompts).forward()
-    sampling = rows * shape.vocab_size * SAMPLING_BYTES
+    sampling = max(rows * shape.vocab_size * SAMPLING_BYTES, prefill.activations - cache)
     return {
         f"sampler: {dtype} copy": (prefill.copies, 0, 0, 0, 0),
         "sampler: keys and values": (cache + moved, 0, 0, 0, 0),
-        "sampler: next token": (max(prefill.activations, sampling), 0, 0, 0, 0),
+        "sampler: next token": (sampling, 0, 0, 0, 0),
     }
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from opo_cli.config import Embedded, Model
 from opo_cli.model import footprint, scores
@@ -74,19 +72,6 @@ def kept_by_autograd(model) -> int:
     return sum(kept.values())
 
 
-def most_allocated(run: Callable[[], object]) -> int:
-    """Bytes beyond those at the start; gradients are there already."""
-    run()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        run()
-    events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("embedded", [SMALL, WIDE], ids=["small", "wide"])
 def test_what_autograd_keeps_of_a_layer_is_exact(embedded: Embedded, dtype: str):
@@ -99,7 +84,7 @@ def test_what_autograd_keeps_of_a_layer_is_exact(embedded: Embedded, dtype: str)
 @pytest.mark.parametrize("use_checkpointing", [False, True], ids=["whole", "checkpointed"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("num_layers", [4, 12])
-def test_the_layers_peak(num_layers: int, dtype: str, use_checkpointing: bool):
+def test_the_layers_peak(most_allocated, num_layers: int, dtype: str, use_checkpointing: bool):
     embedded = SMALL.model_copy(update={"num_layers": num_layers})
     model = policy(embedded, dtype, use_checkpointing=use_checkpointing)
     rows = sequences()
@@ -114,7 +99,7 @@ def test_the_layers_peak(num_layers: int, dtype: str, use_checkpointing: bool):
     ("dtype", "head"), [("float32", "compute"), ("bfloat16", "compute"), ("bfloat16", "float32")]
 )
 @pytest.mark.usefixtures("max_logits")
-def test_the_heads_peak(dtype: str, head: str, has_entropy_gradient: bool):
+def test_the_heads_peak(most_allocated, dtype: str, head: str, has_entropy_gradient: bool):
     model, rows = policy(WIDE, dtype, head=head), sequences(2, 64)
 
     def run() -> None:
@@ -133,7 +118,9 @@ def test_the_heads_peak(dtype: str, head: str, has_entropy_gradient: bool):
 @pytest.mark.parametrize("compares_policies", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("embedded", [SMALL, WIDE], ids=["small", "wide"])
-def test_the_peak_without_gradient(embedded: Embedded, dtype: str, compares_policies: bool):
+def test_the_peak_without_gradient(
+    most_allocated, embedded: Embedded, dtype: str, compares_policies: bool
+):
     model, rows = policy(embedded, dtype), sequences(*LENGTHS[embedded.vocab_size])
     other, budget = policy(embedded, dtype).requires_grad_(False), rows.input_ids.numel()
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from opo_cli.config import Config, Embedded
 from opo_cli.model.device import Device
 from opo_cli.model.lookup import KNOWN, embedded_shape
+from opo_cli.model.precision import Precision, set_precision
 from opo_cli.model.shape import shape_of
 from opo_cli.model.tiny import build_model, build_tokenizer
 from opo_cli.presets import resolve
+from opo_cli.rollout.engine import create_engine, engine_settings
 from opo_cli.train.budget import (
     changed,
     fits,
@@ -22,6 +26,7 @@ from opo_cli.train.budget import (
     what_to_lower,
 )
 from opo_cli.train.learner import new_learner
+from opo_cli.train.rollouts import sampling_of
 
 SMALL = Embedded(hidden_size=128, intermediate_size=512, num_heads=4, num_key_value_heads=2)
 DEEP = SMALL.model_copy(update={"num_layers": 12, "vocab_size": 151936, "hidden_size": 64})
@@ -104,10 +109,30 @@ def test_the_engines_copy_lives_in_the_rollout_alone_on_a_gpu_and_always_on_a_cp
 def test_the_transformers_engine_has_no_weights_of_its_own():
     parts = memory_parts(resolve("tiny"), embedded_shape(Embedded()), CPU, "transformers")
     assert not any("vLLM" in name or "copy" in name for name in parts)
-    # 192 rows of a prompt of 416, a response of 96 and 32 spare slots; 3 layers of 64 keys and 64
-    # values in fp32; one layer's keys twice, while they move.
-    cache = 192 * (512 + 32) * 3 * 2 * 64 * 4
+    # 192 rows of a prompt of 416 and a response of 96; 3 layers of 64 keys and 64 values in fp32;
+    # one layer's keys twice, while they move.
+    cache = 192 * 512 * 3 * 2 * 64 * 4
     assert parts["sampler: keys and values"] == (cache + cache // 6, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("vocab_size", [0, 20_000])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_samplers_peak(most_allocated, prompts, dtype: str, vocab_size: int):
+    embedded = SMALL.model_copy(update={"num_layers": 6, "vocab_size": vocab_size})
+    settings = ["rollout.prompts_per_step=8", "rollout.group_size=8", "rollout.max_new_tokens=64"]
+    config = resolve("tiny", overrides=[f"model.compute_dtype={dtype}", *settings])
+    tokenizer = build_tokenizer()
+    model = build_model(embedded, tokenizer, seed=0).eval()
+    set_precision(model, Precision.of(config.model))
+    engine = create_engine("transformers", model, tokenizer, engine_settings(config))
+    longest = [replace(prompt, token_ids=tuple(range(3, 23)) * 3) for prompt in prompts]
+    sampling = replace(sampling_of(config), ignores_end=True)
+    most = most_allocated(lambda: engine.generate(longest, sampling, stream=(0, 0)))
+    shape = shape_of(model.config)
+    load = load_of(config, shape, longest_prompt=60)
+    parts = memory_parts(config, shape, CPU, "transformers", load)
+    foreseen = sum(part[0] for name, part in parts.items() if name.startswith("sampler"))
+    assert foreseen == pytest.approx(most, rel=0.1)
 
 
 def test_settings_that_save_memory_do():
