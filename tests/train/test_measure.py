@@ -254,6 +254,25 @@ def test_mismatch_is_measured_raw(graded, policy_and_tokenizer):
     assert found["sampler_mismatch_mean"] == pytest.approx(3, abs=1e-4)
     k3 = torch.tensor(-3.0).expm1() + 3
     assert found["sampler_mismatch_k3"] == pytest.approx(float(k3), rel=1e-4)
+    longest = int(batch.lengths.max())
+    assert found["sampler_mismatch_sequence"] == pytest.approx(3 * longest, rel=1e-4)
+
+
+def test_sequence_ratios_of_sampler_and_trainer_by_hand(graded, policy_and_tokenizer):
+    """Ratios 2, 1 and 1/4 of three responses, each spread over two tokens: the sample size is
+    (13/4)^2 / (3 (4 + 1 + 1/16))."""
+    config, meter = config_of(), Meter()
+    batch = batch_of(graded, config, learner_of(config, policy_and_tokenizer[0]))
+    rows = (batch.lengths >= 2).nonzero().squeeze(-1)[:3]
+    zeros = torch.zeros(batch.mask.shape)
+    batch = batch.with_(old_logprobs=zeros, old_entropy=zeros, logit_norms=zeros).select(rows)
+    shifts = torch.tensor([2.0, 1.0, 0.25]).log() / 2
+    sampler = torch.zeros(batch.mask.shape)
+    sampler[:, :2] = -shifts[:, None]
+    measure_scores(batch.with_(sampler_logprobs=sampler), meter)
+    found = meter.values()
+    assert found["sampler_mismatch_sequence"] == pytest.approx(1.386294, rel=1e-5)  # ln 4
+    assert found["ess_sampler"] == pytest.approx(0.695473, rel=1e-5)
 
 
 def test_diversity_of_one_response_many_times(graded):

@@ -13,17 +13,20 @@ from opo_cli.algorithms import ALGORITHMS
 from opo_cli.certificate import KEY
 from opo_cli.config import Config
 from opo_cli.data.sources import TrainingPrompts
+from opo_cli.errors import OpoError
 from opo_cli.grading.extract import last_box
 from opo_cli.grading.pool import Grader
 from opo_cli.metrics import METRICS
+from opo_cli.model.precision import Precision, set_precision
 from opo_cli.model.scores import score
 from opo_cli.presets import resolve
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.objectives import LOSSES, REDUCTIONS
 from opo_cli.rl.stats import group_sum
+from opo_cli.rollout.engine import EngineSettings, create_engine
 from opo_cli.train.batch import Batch, collate
 from opo_cli.train.clock import Clock
-from opo_cli.train.learner import Learner, new_learner
+from opo_cli.train.learner import Learner, make_reference, new_learner
 from opo_cli.train.measure import Meter, measure_scores
 from opo_cli.train.rollouts import has_both_outcomes, sample_groups, shaped, with_greedy_rewards
 from opo_cli.train.step import score_batch, training_step, with_advantages
@@ -434,3 +437,97 @@ def test_the_greedy_reward_is_that_of_the_most_probable_tokens(
     per_group = batch.greedy_rewards.view(NUM_PROMPTS, GROUP_SIZE)
     assert per_group[:, 0].tolist() == [float(answer is not None) for answer in answers]
     assert (per_group == per_group[:, :1]).all()
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            (),
+            "--set train.use_activation_checkpointing=true, or --set train.microbatch_tokens=256",
+        ),
+        (("train.use_activation_checkpointing=true",), "--set train.microbatch_tokens=256"),
+        (
+            ("train.use_activation_checkpointing=true", "train.microbatch_tokens=8"),
+            "--set rollout.max_new_tokens=16",
+        ),
+    ],
+)
+def test_an_update_out_of_memory_says_what_to_lower(
+    changes, expected, prompts, engine, policy_and_tokenizer
+):
+    """The learner's policy is not the engine's, and asks for an exabyte once gradients are on."""
+    off = ("measure.every=0", "measure.probe_every=0", "rollout.max_new_tokens=32")
+    config = config_of("opo", *off, "train.microbatch_tokens=512", *changes)
+    learner = learner_of(config, copy.deepcopy(policy_and_tokenizer[0]))
+
+    def ask(*_) -> None:
+        if torch.is_grad_enabled():
+            torch.empty(2**60, dtype=torch.uint8)
+
+    learner.policy.base_model.register_forward_pre_hook(ask)
+    with Grader(config.grading) as grader, pytest.raises(OpoError) as told:
+        training_step(0, TrainingPrompts(prompts, 0), config, learner, engine, grader)
+    assert told.value.message.startswith("out of host memory in the update: ")
+    assert told.value.hint == expected
+
+
+def test_a_reference_is_made_where_something_needs_it(policy_and_tokenizer):
+    model = policy_and_tokenizer[0]
+    off = ("measure.every=0", "measure.probe_every=0", "eval.benchmarks=[]")
+    needs = {
+        off: False,
+        (*off[1:], "measure.every=1"): True,
+        (off[0], off[2], "measure.probe_every=3"): True,
+        (*off[:2], 'eval.benchmarks=["tiny-easy"]'): True,
+        (*off[:2], 'eval.benchmarks=["tiny-easy"]', "eval.temperature=0"): False,
+        (*off, "algorithm.kl_in=loss", "algorithm.kl_coefficient=0.1"): True,
+    }
+    for changes, is_needed in needs.items():
+        reference = make_reference(model, config_of("opo", *changes))
+        assert (reference is not None) == is_needed, changes
+        if is_needed:
+            assert not any(p.requires_grad for p in reference.parameters())
+
+
+def test_a_step_goes_without_a_reference_and_with_recomputed_layers(
+    prompts, engine, policy_and_tokenizer
+):
+    found = []
+    for setting in ("false", "true"):
+        config = config_of(
+            "opo",
+            "measure.every=0",
+            "measure.probe_every=0",
+            f"train.use_activation_checkpointing={setting}",
+        )
+        model = copy.deepcopy(policy_and_tokenizer[0])
+        engine.load_weights(model, 0)
+        learner = new_learner(model, None, config)
+        with Grader(config.grading) as grader:
+            training_step(0, TrainingPrompts(prompts, 0), config, learner, engine, grader)
+        found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.allclose(*found, atol=1e-7)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "reinforce++-baseline"])
+def test_a_step_in_bfloat16_keeps_float32_weights(algorithm, prompts, policy_and_tokenizer):
+    """Sampler, critic and reference compute in it, too; the sampler's logprobs are the trainer's up
+    to the rounding of products over other shapes."""
+    config = config_of(algorithm, "model.compute_dtype=bfloat16")
+    model, tokenizer = policy_and_tokenizer
+    set_precision(model, Precision.of(config.model))
+    engine = create_engine("transformers", model, tokenizer, EngineSettings())
+    learner = learner_of(config, model)
+    with Grader(config.grading) as grader:
+        record = training_step(
+            0, TrainingPrompts(prompts, 0), config, learner, engine, grader
+        ).record
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert record["num_optimizer_steps"] == config.algorithm.minibatches_per_step
+    assert 1e-4 < record["sampler_mismatch"] < 0.3
+    assert record["sampler_mismatch_mean"] < 0.02
+    assert record["ess_sampler"] > 0.9
