@@ -109,12 +109,20 @@ def token_scores(model, sequences: Sequences, *, entropy_gradient: bool = False)
     positions reach the head.
     """
 
+    hidden, targets = _policy_hidden(model, sequences), _targets(sequences)
+    columns = chunked_scores(model, hidden, targets, entropy_gradient=entropy_gradient)
+    return TokenScores(*(spread(values, sequences.mask) for values in columns))
+
+
+def chunked_scores(
+    model, hidden: Tensor, targets: Tensor, *, entropy_gradient: bool
+) -> tuple[Tensor, ...]:
+    """(N, H) hidden states, (N,) tokens -> logprobs, entropy, logit norms (N,)."""
+
     def compute(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         return _scores(_logprobs(model, hidden), targets, entropy_gradient)
 
-    hidden, mask = _policy_hidden(model, sequences), sequences.mask
-    columns = in_chunks(compute, _vocab_size(model), hidden, _targets(sequences))
-    return TokenScores(*(spread(values, mask) for values in columns))
+    return in_chunks(compute, _vocab_size(model), hidden, targets)
 
 
 def _vocab_size(model) -> int:
