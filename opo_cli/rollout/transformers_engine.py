@@ -23,11 +23,10 @@ from transformers.cache_utils import Cache, DynamicLayer
 from opo_cli.model.policy import end_token_ids
 from opo_cli.model.precision import logits_of, precision_of, run_layers
 from opo_cli.rollout.engine import EngineSettings, Progress
+from opo_cli.rollout.sizes import SLOT_BLOCK
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
 COMPACT_BELOW = 7 / 8  # Share of rows still alive at which the finished ones are dropped.
-SLOT_BLOCK = 32  # Cache slots reserved ahead. All at once would cost attention half its speed: it
-# reads a row's keys as one stretch of memory, and gaps between the stretches are cache misses.
 NOISE_BLOCK = 64  # Tokens whose random numbers are drawn at a time.
 
 

@@ -14,22 +14,21 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
 from opo_cli.errors import OpoError
+from opo_cli.model.device import GIGABYTE, available_bytes
 from opo_cli.model.memory import out_of_memory
 from opo_cli.model.policy import end_token_ids
 from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.shape import BYTES, shape_of
 from opo_cli.rollout.engine import EngineError, EngineSettings, Progress
+from opo_cli.rollout.sizes import VLLM_CPU_SHARE, VLLM_RESERVE, vllm_cache
 from opo_cli.rollout.undisturbed import quiet, settings_before_import, undisturbed
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
-CPU_CACHE_SHARE = 1 / 4  # Of the memory that is free at the start, where no budget is stated.
-GPU_RESERVE = 3 * 2**30  # vLLM's activations and CUDA graphs, the trainer's and CUDA's own.
 OPTIMIZER_BYTES = 8  # Per parameter: AdamW's moments in fp32, which stay while we sample.
 BATCH_TOKENS = 8192  # Of one forward pass, prompts included.
 ECHO_TOKENS = 16
@@ -281,7 +280,7 @@ def _colocated(model, settings: EngineSettings, cache_bytes: int) -> dict:
     """What lets trainer and engine share a GPU. vLLM refuses to start unless this share of the card
     is free: its weights, the cache and its own reserve."""
     _, total = torch.cuda.mem_get_info(model.device)
-    needed = _weight_bytes(model, settings) + cache_bytes + GPU_RESERVE
+    needed = _weight_bytes(model, settings) + cache_bytes + VLLM_RESERVE
     return {"enable_sleep_mode": True, "gpu_memory_utilization": round(needed / total, 4)}
 
 
@@ -296,37 +295,30 @@ def _weight_bytes(model, settings: EngineSettings) -> int:
 
 
 def cache_budget(model, settings: EngineSettings, max_tokens: int) -> int:
-    """Bytes of the key/value cache: as stated, or what `max_rows` of the longest responses need, as
-    far as there is room.
+    """Bytes of the key/value cache, see `CacheSize`.
 
     Raises:
         OpoError: it cannot hold one group.
     """
-    per_token = shape_of(model.config).cache_bytes_per_token(settings.dtype)
-    needed = settings.max_rows * (max_tokens + _BLOCK) * per_token
-    stated = int(settings.cache_gigabytes * 1e9)
-    budget = stated or min(needed, _room(model, settings))
-    group = min(max(settings.group_tokens, max_tokens), needed // per_token) + _BLOCK
-    if budget < group * per_token:
+    size = vllm_cache(shape_of(model.config), settings, max_tokens, _room(model, settings))
+    if size.budget < size.group:
+        stated, budget = settings.cache_gigabytes, size.budget / GIGABYTE
+        room = "" if stated else f"there is room for {budget:.2g} GB, which "
         raise OpoError(
-            f"rollout.cache_gigabytes = {settings.cache_gigabytes:g}: "
-            f"{'' if stated else f'there is room for {budget / 1e9:.2g} GB, which '}"
-            f"cannot hold one group of {group} tokens",
-            f"--set rollout.cache_gigabytes={group * per_token / 1e9 + 0.01:.2f}, or lower "
+            f"rollout.cache_gigabytes = {stated:g}: {room}cannot hold one group of "
+            f"{size.group_tokens} tokens",
+            f"--set rollout.cache_gigabytes={size.group / GIGABYTE + 0.01:.2f}, or lower "
             "rollout.max_new_tokens or rollout.group_size",
         )
-    return budget
-
-
-_BLOCK = 128  # Tokens of a cache block on a CPU, the largest that is in use.
+    return size.budget
 
 
 def _room(model, settings: EngineSettings) -> int:
     if model.device.type == "cpu":
-        return int(CPU_CACHE_SHARE * psutil.virtual_memory().available)
+        return int(VLLM_CPU_SHARE * available_bytes())
     free, _ = torch.cuda.mem_get_info(model.device)
     optimizer = sum(p.numel() for p in model.parameters()) * OPTIMIZER_BYTES
-    return max(0, free - optimizer - _weight_bytes(model, settings) - GPU_RESERVE)
+    return max(0, free - optimizer - _weight_bytes(model, settings) - VLLM_RESERVE)
 
 
 def _seed(key: tuple[int, ...]) -> int:

@@ -12,19 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opo_cli.config import Config
-from opo_cli.model.device import GIGABYTE, Device
+from opo_cli.model.device import Device
 from opo_cli.model.footprint import FP32, Microbatch
 from opo_cli.model.shape import BYTES, Shape
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rollout.engine import engine_settings
+from opo_cli.rollout.sizes import SLOT_BLOCK, VLLM_CPU_SHARE, VLLM_RESERVE, vllm_cache
 
 PHASES = ("rollout", "score", "head", "layers", "AdamW")
 """The update is three of them: the backward pass of the head, of the layers, the optimizer."""
 USABLE = 0.95  # Of the memory.
 SAMPLING_BYTES = 24  # Per row and word: logits and logprobs in fp32, two steps of a sum in fp64.
-SLOT_BLOCK = 32  # As in rollout/transformers_engine.py.
-VLLM_BLOCK, VLLM_RESERVE = 128, 3 * 2**30  # As in rollout/vllm_engine.py.
-VLLM_CPU_SHARE = 1 / 4
 
 Bytes = tuple[int, int, int, int, int]
 """In each of `PHASES`."""
@@ -159,15 +157,13 @@ def vllm_parts(
     weights = sum(shape.num_parameters.values()) * BYTES[settings.dtype]
     reserve = VLLM_RESERVE if device.is_gpu else 0
     longest = min(settings.max_tokens, shape.max_positions or settings.max_tokens)
-    needed = shape.cache_bytes(settings.max_rows, longest + VLLM_BLOCK, settings.dtype)
-    group = shape.cache_bytes(1, settings.group_tokens + VLLM_BLOCK, settings.dtype)
     left = (
         int(USABLE * device.num_bytes) - others - weights - reserve
         if device.is_gpu
         else int(VLLM_CPU_SHARE * device.num_bytes)
     )
-    stated = int(config.rollout.cache_gigabytes * GIGABYTE)
-    cache = stated or min(needed, max(left, group))
+    size = vllm_cache(shape, settings, longest, left)
+    cache = size.budget if settings.cache_gigabytes else max(size.budget, size.group)
 
     def in_phases(num_bytes: int) -> Bytes:
         return (num_bytes, 0, 0, 0, 0) if device.is_gpu else (num_bytes,) * 5

@@ -1,0 +1,43 @@
+"""What engines reserve; the plan of a run's memory counts with it, too. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opo_cli.model.device import GIGABYTE
+from opo_cli.model.shape import Shape
+from opo_cli.rollout.engine import EngineSettings
+
+# Cache slots that our own sampler reserves ahead. All at once would cost attention half its speed:
+# it reads a row's keys as one stretch of memory, and gaps between the stretches are cache misses.
+SLOT_BLOCK = 32
+VLLM_BLOCK = 128  # Tokens of a cache block on a CPU, the largest that is in use.
+VLLM_RESERVE = 3 * 2**30  # On a GPU: vLLM's activations and graphs, the trainer's, CUDA's own.
+VLLM_CPU_SHARE = 1 / 4  # Of the memory that is free at the start, where no budget is stated.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSize:
+    """Of vLLM's keys and values, bytes."""
+
+    budget: int
+    """As stated, or what `max_rows` of the longest responses need, as far as there is room."""
+    group: int
+    """What it must hold at least."""
+    group_tokens: int
+
+
+def vllm_cache(shape: Shape, settings: EngineSettings, max_tokens: int, room: int) -> CacheSize:
+    """
+    Args:
+        max_tokens: longest prompt plus response.
+        room: bytes that are free for it.
+    """
+    needed = shape.cache_bytes(settings.max_rows, max_tokens + VLLM_BLOCK, settings.dtype)
+    stated = int(settings.cache_gigabytes * GIGABYTE)
+    tokens = max(settings.group_tokens, max_tokens) + VLLM_BLOCK
+    return CacheSize(
+        budget=stated or min(needed, room),
+        group=shape.cache_bytes(1, tokens, settings.dtype),
+        group_tokens=tokens,
+    )
