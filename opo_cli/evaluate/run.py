@@ -25,7 +25,7 @@ from opo_cli.model.scores import divergence, score
 from opo_cli.model.sequences import Sequences
 from opo_cli.records import source_digest
 from opo_cli.rl.objectives import k1, k3
-from opo_cli.rollout.engine import Engine
+from opo_cli.rollout.engine import Engine, engine_settings
 from opo_cli.types import GradedGroup, ProblemSet, Prompt, Sampling
 
 CODE = ("evaluate", "grading", "rollout", "data", "model", "types.py", "rl/objectives.py")
@@ -85,6 +85,7 @@ class Evaluator:
             "policy": policy_id,
             "has_kl": self._compared is not None,
             "device": self.policy.device.type,
+            "sampler_dtype": engine_settings(self.config).dtype,
             "code": source_digest(*CODE),
         }
         file = SampleFile(folder, loaded.name, identity)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from opo_cli.model.shape import BYTES, Shape
 
 FP32 = 4
-MAX_LOGITS = {False: 2**25, True: 2**27}  # On a GPU or not; as in model/scores.py.
+MAX_LOGITS = {"cpu": 2**25, "cuda": 2**27}
+"""Alive at once, by device; in fp32 128 and 512 MiB, and a few copies of it. On a GPU each chunk
+also pays for a cast of the head and a sum into its gradient."""
 SCORE_COPIES, BACKWARD_COPIES = 3, 3  # Tensors of logits' size at once.
 KL_COPIES, ENTROPY_COPIES = 5, 5  # Where two policies are compared; where entropy has a gradient.
 PRODUCT_COPIES = 2.4  # Beside the head's gradient in fp32; measured.
@@ -73,7 +75,7 @@ class Microbatch:
     @property
     def _chunk(self) -> int:
         """Tokens that may meet the head at once."""
-        return max(1, MAX_LOGITS[self.is_gpu] // self.shape.vocab_size)
+        return max(1, MAX_LOGITS["cuda" if self.is_gpu else "cpu"] // self.shape.vocab_size)
 
     @property
     def _has_chunks(self) -> bool:

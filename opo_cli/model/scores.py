@@ -14,13 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from opo_cli.model.footprint import MAX_LOGITS
 from opo_cli.model.memory import on_device
 from opo_cli.model.precision import Precision, logits_of, precision_of, run_layers
 from opo_cli.model.sequences import Sequences
-
-MAX_LOGITS = {"cpu": 2**25, "cuda": 2**27}
-"""Alive at once, by device; in fp32 128 and 512 MiB, and a few copies of it. On a GPU each chunk
-also pays for a cast of the head and a sum into its gradient."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class Counting:
     """A real engine that counts the prompts it is given."""
 
     def __init__(self, engine):
-        self.engine, self.num_prompts = engine, 0
+        self.engine, self.num_prompts, self.name = engine, 0, engine.name
 
     def generate(self, prompts, sampling, **options):
         self.num_prompts += len(prompts)
@@ -202,6 +202,8 @@ def test_too_large_a_k_is_told(smoke):
 
 class Fixed:
     """An engine whose responses are known: the first c of each problem's four are right."""
+
+    name = "fixed"
 
     def __init__(self, end: int):
         self.end = end

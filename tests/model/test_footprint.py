@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from opo_cli.config import Embedded, Model
-from opo_cli.model import footprint, scores
+from opo_cli.model import footprint
 from opo_cli.model.footprint import Microbatch
 from opo_cli.model.precision import Precision, precision_of, run_layers, set_precision
 from opo_cli.model.recompute import recompute_layers
@@ -35,8 +35,7 @@ def sequences(rows: int = 4, length: int = 256) -> Sequences:
 @pytest.fixture(params=[2**22, 2**25], ids=["chunks", "one chunk"])
 def max_logits(request, monkeypatch) -> None:
     """96 tokens of the large vocabulary in four chunks, or in one."""
-    monkeypatch.setitem(scores.MAX_LOGITS, "cpu", request.param)
-    monkeypatch.setitem(footprint.MAX_LOGITS, False, request.param)
+    monkeypatch.setitem(footprint.MAX_LOGITS, "cpu", request.param)
 
 
 def policy(embedded: Embedded, dtype: str, *, use_checkpointing: bool = False, head="compute"):
@@ -132,13 +131,6 @@ def test_the_peak_without_gradient(
 
     foreseen = microbatch(model, rows, dtype, compares_policies=compares_policies).score()
     assert foreseen.total == pytest.approx(most_allocated(run), rel=0.1)
-
-
-def test_as_many_logits_at_once_as_the_policy_computes():
-    assert {
-        "cpu": footprint.MAX_LOGITS[False],
-        "cuda": footprint.MAX_LOGITS[True],
-    } == scores.MAX_LOGITS
 
 
 def test_checkpointing_keeps_the_layers_inputs():
