@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from opo_cli.model.memory import out_of_memory
 from opo_cli.model.policy import end_token_ids
 from opo_cli.model.precision import logits_of, precision_of, run_layers
 from opo_cli.rollout.engine import EngineSettings, Progress
@@ -151,7 +152,8 @@ class TransformersEngine:
                     progress(done + finished, len(prompts) * count)
 
             keys = [(*stream, first_row + start * count + row) for row in range(len(part) * count)]
-            groups += self._generate_chunk(part, sampling, keys, report)
+            with out_of_memory("rollouts", f"--set rollout.max_rows={max(1, self.max_rows // 2)}"):
+                groups += self._generate_chunk(part, sampling, keys, report)
         return groups
 
     def _generate_chunk(self, prompts, sampling: Sampling, keys, report) -> list[Group]:

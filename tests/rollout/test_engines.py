@@ -205,6 +205,14 @@ def test_the_known_vllm_is_taken(version, monkeypatch):
     assert vllm_obstacle(None, "cuda") is None
 
 
+def test_memory_that_runs_out_is_told_with_what_to_lower(prompts, policy_and_tokenizer):
+    engine = create_engine("transformers", *policy_and_tokenizer, EngineSettings(max_rows=64))
+    endless = Sampling(num_responses=4, max_new_tokens=2**42)
+    with pytest.raises(OpoError, match="out of host memory in rollouts") as caught:
+        engine.generate(prompts, endless, stream=(0,))
+    assert caught.value.hint == "--set rollout.max_rows=32"
+
+
 ARCHITECTURES = {
     "llama": {"num_key_value_heads": 2, "intermediate_size": 64},
     "mistral": {"num_key_value_heads": 2, "intermediate_size": 64, "sliding_window": 8},
