@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from opo_cli.cli.options import (
     parse_numbers,
     prepare_process,
 )
+
+if TYPE_CHECKING:
+    from opo_cli.config import Config
 
 NAME = "compare"
 
@@ -32,7 +35,9 @@ def command(
     seeds: Annotated[
         str | None, typer.Option(help="With --preset: 0,1,2 or 0-4; else the preset's.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Runs at once; else one per core.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at once; else one per core, on a GPU one.")
+    ] = None,
     curves: Annotated[
         str, typer.Option(help="Metrics drawn over steps; see: opo list metrics.")
     ] = "reward,entropy,kl_exact_sequence",
@@ -74,7 +79,8 @@ def command(
             None if seeds is None else parse_numbers(seeds, "--seeds"),
             overrides,
         )
-        failed = run_matrix(cells, jobs or num_cores())
+        missing = [cell for cell in cells if not cell.folder.is_finished]
+        failed = run_matrix(cells, num_jobs(missing[0].config, jobs) if missing else 1)
         folders = [cell.folder for cell in cells if cell.folder.is_finished]
     else:
         folders = list({run.path.resolve(): run for run in map(find_run, runs)}.values())
@@ -82,6 +88,25 @@ def command(
         print_report(out, comparison(folders, names), format)
     if failed:
         raise typer.Exit(1)
+
+
+def num_jobs(config: Config, asked: int | None) -> int:
+    """Runs at once: on a GPU, which every run takes whole, one.
+
+    Raises:
+        OpoError: more are asked for.
+    """
+    from opo_cli.errors import OpoError
+    from opo_cli.model.device import training_device
+
+    if not training_device(config).is_gpu:
+        return asked or num_cores()
+    if asked and asked > 1:
+        raise OpoError(
+            f"--jobs {asked}: these runs train on a GPU, which each of them takes whole",
+            "leave it out: one at a time; or --set runtime.device=cpu",
+        )
+    return 1
 
 
 def _algorithms(text: str | None) -> list[str] | None:
