@@ -30,24 +30,37 @@ def out_of_memory(phase: str, hint: str) -> Iterator[None]:
             raise
         asked = re.search(r"ried to allocate ([\d.]+ \w+)", str(error))
         size = f": {asked[1]} could not be had" if asked else ""
-        place = "host" if HOST_ALLOCATOR in str(error) else "GPU"
-        raise OpoError(f"out of {place} memory in {phase}{size}", hint) from error
+        raise OpoError(f"out of {_place(error)}memory in {phase}{size}", hint) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of a GPU or, where the system refuses instead of ending the process, of the host."""
-    return isinstance(error, torch.OutOfMemoryError) or HOST_ALLOCATOR in str(error)
+    """Of a GPU or, where the system refuses instead of ending the process, of the host. CUDA itself
+    (pinned memory) and vLLM's allocator raise no class of their own."""
+    known = isinstance(error, torch.OutOfMemoryError) or HOST_ALLOCATOR in str(error)
+    return known or "out of memory" in str(error).lower()
+
+
+def _place(error: BaseException) -> str:
+    """Empty where CUDA does not tell."""
+    if HOST_ALLOCATOR in str(error):
+        return "host "
+    return "GPU " if isinstance(error, torch.OutOfMemoryError) else ""
 
 
 def host_copy(model: nn.Module) -> nn.Module:
-    """A frozen copy in host memory, pinned where there is a GPU; on the device there is never a
-    second one."""
+    """A frozen copy in host memory, pinned where `model` is on a GPU, where there is never a second
+    one.
+
+    Raises:
+        OpoError: out of memory.
+    """
     device = next(model.parameters()).device
-    copied = copy.deepcopy(model.to("cpu")).requires_grad_(False)
-    model.to(device)
-    if torch.cuda.is_available():
-        for tensor in _tensors(copied):
-            tensor.data = tensor.data.pin_memory()
+    with out_of_memory("a copy in host memory", "--set train.use_reference_offload=false"):
+        copied = copy.deepcopy(model.to("cpu")).requires_grad_(False)
+        model.to(device)
+        if device.type == "cuda":
+            for tensor in _tensors(copied):
+                tensor.data = tensor.data.pin_memory()
     return copied
 
 

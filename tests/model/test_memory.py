@@ -28,6 +28,20 @@ def test_a_gpus_error_is_told():
             raise torch.OutOfMemoryError(words)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:121",  # vLLM's.
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    ],
+    ids=["cumem", "pinned"],
+)
+def test_what_has_no_class_of_its_own_is_told_by_its_words(words: str):
+    with pytest.raises(OpoError) as told, out_of_memory("rollouts", "lower it"):
+        raise RuntimeError(words)
+    assert told.value.message == "out of memory in rollouts"
+
+
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="size of tensor"), out_of_memory("the update", ""):
         torch.ones(2) + torch.ones(3)
