@@ -20,6 +20,7 @@ from opo_cli.evaluate.settings import num_samples, takes_kl
 from opo_cli.evaluate.summary import summarise
 from opo_cli.grading.grader import grader_version
 from opo_cli.grading.pool import Grader
+from opo_cli.model.memory import out_of_memory
 from opo_cli.model.policy import check_context, room_for_response
 from opo_cli.model.scores import divergence, score
 from opo_cli.model.sequences import Sequences
@@ -187,12 +188,11 @@ class Evaluator:
 
     def _measured(self, graded: Sequence[GradedGroup]) -> list[ProblemSamples]:
         """Grades, and what the policy says of each response, as samples."""
-        sequences = Sequences.pack(
-            [group.group.prompt.token_ids for group in graded for _ in group.grades],
-            [rollout.token_ids for group in graded for rollout in group.group.rollouts],
-            self.policy.device,
-        )
-        sums = iter(self._sums(sequences))
+        prompts = [group.group.prompt.token_ids for group in graded for _ in group.grades]
+        responses = [rollout.token_ids for group in graded for rollout in group.group.rollouts]
+        with out_of_memory("scoring the evaluation", self._what_to_lower(prompts, responses)):
+            sequences = Sequences.pack(prompts, responses, self.policy.device)
+            sums = iter(self._sums(sequences))
         return [
             ProblemSamples(
                 id=group.group.prompt.problem.id,
@@ -214,6 +214,16 @@ class Evaluator:
             )
             for group in graded
         ]
+
+    def _what_to_lower(self, prompts: list, responses: list) -> str:
+        """Where scores do not fit beside the engine, which is awake."""
+        budget = self.config.train.microbatch_tokens
+        if budget > max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True)):
+            hint = f"--set train.microbatch_tokens={budget // 2}"
+        else:  # A microbatch is one row already.
+            hint = f"--set eval.max_new_tokens={max(1, max(map(len, responses)) // 2)}"
+        is_vllm = self.engine.name == "vllm"
+        return f"{hint}, or a smaller rollout.cache_gigabytes" if is_vllm else hint
 
     def _sums(self, sequences: Sequences) -> list[dict[str, float]]:
         """Per response, over its tokens."""

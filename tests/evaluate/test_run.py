@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -9,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from opo_cli.config import Columns
 from opo_cli.data.benchmarks import load_benchmark
@@ -189,6 +192,30 @@ def test_benchmarks_have_samples_and_limits_of_their_own(make, tmp_path: Path):
     greedy = make(eval={"samples": 0, "temperature": 0.0, "limit": 2})
     (record,) = greedy.evaluate(["tiny-easy"], tmp_path, "base", quiet)
     assert record["num_samples"] == 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "budget", "expected"),
+    [
+        ("transformers", 512, "--set train.microbatch_tokens=256"),
+        ("vllm", 512, "--set train.microbatch_tokens=256, or a smaller rollout.cache_gigabytes"),
+        ("transformers", 8, "--set eval.max_new_tokens=12"),
+    ],
+)
+def test_scores_out_of_memory_say_what_to_lower(
+    engine: str, budget: int, expected: str, make, policy_and_tokenizer, tmp_path: Path
+):
+    """The scored policy is not the engine's, and asks for an exabyte."""
+    evaluator = make(train={"microbatch_tokens": budget})
+    policy = copy.deepcopy(policy_and_tokenizer[0])
+    policy.base_model.register_forward_pre_hook(lambda *_: torch.empty(2**60, dtype=torch.uint8))
+    counting = Counting(evaluator.engine)
+    counting.name = engine
+    evaluator = replace(evaluator, policy=policy, engine=counting)
+    with pytest.raises(OpoError) as told:
+        evaluator.evaluate(["tiny-easy"], tmp_path, "base", quiet)
+    assert told.value.message.startswith("out of host memory in scoring the evaluation: ")
+    assert told.value.hint == expected
 
 
 def test_too_large_a_k_is_told(smoke):
