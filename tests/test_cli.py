@@ -134,6 +134,7 @@ MISTAKES = [
     ("compare --preset tiny --seeds one", "--seeds 'one' is no list", "--seeds 1,2,4"),
     ("compare --preset tiny --curves rewards", "unknown metric 'rewards'", "'reward'"),
     ("compare --preset tiny --jobs 0", "--jobs 0", "one per core"),
+    ("compare --preset qwen-math --jobs 2", "--jobs 2: these runs train on a GPU", "at a time"),
     ("list preset", "unknown list 'preset'", "did you mean 'presets'?"),
     ("lists", "No such command 'lists'", "opo --help"),
     ("prepare --benchmarks aime24", "unknown benchmark 'aime24'", "did you mean 'AIME24'?"),
@@ -275,6 +276,18 @@ def test_a_missing_gpu_is_told_before_anything_is_fetched(line, message, in_tmp,
     assert list(in_tmp.iterdir()) == []
 
 
+def test_one_run_at_a_time_on_a_gpu_and_one_per_core_on_a_cpu():
+    from opo_cli.cli.compare import num_jobs
+    from opo_cli.cli.options import num_cores
+    from opo_cli.presets import resolve
+
+    for_gpu = resolve("qwen-math")
+    assert num_jobs(for_gpu, None) == num_jobs(for_gpu, 1) == 1
+    on_cpu = resolve("qwen-math", overrides=["runtime.device=cpu"])
+    assert num_jobs(on_cpu, None) == num_cores()
+    assert num_jobs(on_cpu, 7) == 7
+
+
 @needs_no_gpu
 def test_a_dry_run_for_a_gpu_needs_none(in_tmp, run_opo):
     result = run_opo("train", "--preset", "qwen-math", "--dry-run", COLUMNS="80")
@@ -292,9 +305,9 @@ def test_a_dry_run_for_a_gpu_needs_none(in_tmp, run_opo):
         "(H100 SXM)",
     ):
         assert " ".join(text.split()) in " ".join(result.stdout.split())
-    table = {line[2:].split("  ")[0]: line.split()[-5:] for line in lines if line[:2] == "  "}
-    assert table["weights, fp32"] == ["6.17"] * 5
-    assert table["AdamW's moments"] == ["12.35"] * 5
+    table = {line[2:].split("  ")[0]: line.split()[-6:] for line in lines if line[:2] == "  "}
+    assert table["weights, fp32"] == ["6.17"] * 6
+    assert table["AdamW's moments"] == ["12.35"] * 6
     assert list(in_tmp.iterdir()) == []
 
 

@@ -12,19 +12,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opo_cli.config import Config
+from opo_cli.data.benchmarks import benchmark_row
+from opo_cli.evaluate.settings import num_samples, takes_kl
 from opo_cli.model.device import Device
-from opo_cli.model.footprint import FP32, Microbatch
-from opo_cli.model.shape import BYTES, Shape
+from opo_cli.model.footprint import FP32, Microbatch, Moment
+from opo_cli.model.shape import BYTES, PROMPT_ROOM, Shape
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rollout.engine import engine_settings
 from opo_cli.rollout.sizes import SLOT_BLOCK, VLLM_CPU_SHARE, VLLM_RESERVE, vllm_cache
 
-PHASES = ("rollout", "score", "head", "layers", "AdamW")
+STEP_PHASES = ("rollout", "score", "head", "layers", "AdamW")
 """The update is three of them: the backward pass of the head, of the layers, the optimizer."""
+PHASES = (*STEP_PHASES, "eval")
+"""Evaluated responses are scored beside an engine that is awake."""
 USABLE = 0.95  # Of the memory.
 SAMPLING_BYTES = 24  # Per row and word: logits and logprobs in fp32, two steps of a sum in fp64.
 
-Bytes = tuple[int, int, int, int, int]
+Bytes = tuple[int, int, int, int, int, int]
 """In each of `PHASES`."""
 
 
@@ -57,11 +61,29 @@ def load_of(config: Config, shape: Shape, longest_prompt: int | None = None) -> 
     prompt = longest_prompt or config.data.max_prompt_tokens
     if shape.max_positions is not None:
         prompt = max(1, min(prompt, shape.max_positions - response))
+    return _load(config, config.num_rows, prompt, response)
+
+
+def evaluation_load(config: Config, shape: Shape) -> Load | None:
+    """Of what is scored after one call of the engine; None where nothing is evaluated."""
+    settings = config.eval
+    rows = [benchmark_row(name) for name in (*settings.benchmarks, *settings.during)]
+    if not rows:
+        return None
+    response = settings.max_new_tokens or max(row.max_new_tokens for row in rows)
+    prompt, context = PROMPT_ROOM, shape.max_positions
+    if context is not None:
+        if not settings.max_new_tokens:  # As `room_for_response`.
+            response = max(1, min(response, context - min(PROMPT_ROOM, context // 4)))
+        prompt = max(1, min(prompt, context - response))
+    count = max(config.rollout.max_rows, *(num_samples(settings, row) for row in rows))
+    return _load(config, count, prompt, response)
+
+
+def _load(config: Config, num_rows: int, prompt: int, response: int) -> Load:
     length = prompt + response
-    rows = min(max(1, config.train.microbatch_tokens // length), config.num_rows)
-    return Load(
-        num_rows=config.num_rows, prompt=prompt, response=response, microbatch=rows * length
-    )
+    rows = min(max(1, config.train.microbatch_tokens // length), num_rows)
+    return Load(num_rows=num_rows, prompt=prompt, response=response, microbatch=rows * length)
 
 
 # --- all parts ----------------------------------------------------------------------------------
@@ -76,9 +98,22 @@ def memory_parts(
         **learner_parts(config, shape, device),
         **microbatch_parts(config, shape, device, load),
     }
-    others = sum(part[0] for part in parts.values())
+    others = max(totals(parts)[0], totals(parts)[-1])
     parts |= ENGINE_PARTS[engine](config, shape, device, load, others)
+    if evaluation_load(config, shape) is None:
+        parts = {name: (*part[:-1], 0) for name, part in parts.items()}
     return {name: part for name, part in parts.items() if any(part)}
+
+
+def evaluation_bytes(config: Config, shape: Shape, device: Device) -> int:
+    """What an evaluation takes beside an awake engine and what is always on the device: one
+    microbatch, and a reference policy that comes for its KL."""
+    load = evaluation_load(config, shape)
+    if load is None:
+        return 0
+    reference = learner_parts(config, shape, device).get("reference policy", (0,))
+    visiting = reference[-1] if config.train.use_reference_offload else 0
+    return visiting + _evaluated(config, shape, device, load).total
 
 
 def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Bytes]:
@@ -94,24 +129,37 @@ def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Byt
     # On a GPU AdamW takes all tensors at once, and the root of all second moments with them.
     roots = whole if device.is_gpu else FP32 * numbers["embedding"]
     return {
-        "weights, fp32": (whole,) * 5,
-        "AdamW's moments": (2 * whole,) * 5,
-        "gradients": (0, 0, whole, whole, whole),
-        "gradients, first half": (0, 0, *(is_noise_measured * whole,) * 3),
-        "AdamW's scratch": (0, 0, 0, 0, roots),
-        "reference policy": (0, reference, 0, 0, 0) if is_offloaded else (reference,) * 5,
-        "critic": (*(3 * critic,) * 2, *(4 * critic,) * 3),
+        "weights, fp32": (whole,) * 6,
+        "AdamW's moments": (2 * whole,) * 6,
+        "gradients": (0, 0, whole, whole, whole, 0),
+        "gradients, first half": (0, 0, *(is_noise_measured * whole,) * 3, 0),
+        "AdamW's scratch": (0, 0, 0, 0, roots, 0),
+        "reference policy": (
+            (0, reference, 0, 0, 0, takes_kl(config.eval) * reference)
+            if is_offloaded
+            else (reference,) * 6
+        ),
+        "critic": (*(3 * critic,) * 2, *(4 * critic,) * 3, 3 * critic),
     }
 
 
 def microbatch_parts(config: Config, shape: Shape, device: Device, load: Load) -> dict[str, Bytes]:
-    part = microbatch_of(config, shape, device, load)
-    moments = (part.score(), part.at_the_head(), part.in_layers())
+    part, nothing = microbatch_of(config, shape, device, load), Moment(0)
+    evaluation = evaluation_load(config, shape)
+    moments = (
+        *(nothing, part.score(), part.at_the_head(), part.in_layers(), nothing),
+        _evaluated(config, shape, device, evaluation) if evaluation else nothing,
+    )
     return {
-        f"{part.dtype} copy of weights": (0, *(each.copies for each in moments), 0),
-        "activations": (0, *(each.activations for each in moments), 0),
-        "logits, head's gradient": (0, *(each.logits for each in moments), 0),
+        f"{part.dtype} weights": tuple(each.copies for each in moments),
+        "activations": tuple(each.activations for each in moments),
+        "logits, head gradient": tuple(each.logits for each in moments),
     }
+
+
+def _evaluated(config: Config, shape: Shape, device: Device, load: Load) -> Moment:
+    part = microbatch_of(config, shape, device, load)
+    return replace(part, compares_policies=takes_kl(config.eval)).score()
 
 
 def microbatch_of(config: Config, shape: Shape, device: Device, load: Load) -> Microbatch:
@@ -142,9 +190,9 @@ def transformers_parts(
     prefill = microbatch_of(config, shape, device, prompts).forward()
     sampling = max(rows * shape.vocab_size * SAMPLING_BYTES, prefill.activations - cache)
     return {
-        f"sampler: {dtype} copy": (prefill.copies, 0, 0, 0, 0),
-        "sampler: keys and values": (cache + moved, 0, 0, 0, 0),
-        "sampler: next token": (sampling, 0, 0, 0, 0),
+        "sampler: weights": (prefill.copies, 0, 0, 0, 0, 0),
+        "sampler: keys, values": (cache + moved, 0, 0, 0, 0, 0),
+        "sampler: next token": (sampling, 0, 0, 0, 0, 0),
     }
 
 
@@ -152,7 +200,8 @@ def vllm_parts(
     config: Config, shape: Shape, device: Device, load: Load, others: int
 ) -> dict[str, Bytes]:
     """Weights of its own. It sleeps from the rollout's end to the sync on a GPU, and not on a CPU.
-    Where no budget is stated, the cache takes what is left, up to what `max_rows` need."""
+    Where no budget is stated, the cache takes what `others`, alive while it is awake, leave, up to
+    what `max_rows` need."""
     settings = engine_settings(config)
     weights = sum(shape.num_parameters.values()) * BYTES[settings.dtype]
     reserve = VLLM_RESERVE if device.is_gpu else 0
@@ -166,12 +215,12 @@ def vllm_parts(
     cache = size.budget if settings.cache_gigabytes else max(size.budget, size.group)
 
     def in_phases(num_bytes: int) -> Bytes:
-        return (num_bytes, 0, 0, 0, 0) if device.is_gpu else (num_bytes,) * 5
+        return (num_bytes, 0, 0, 0, 0, num_bytes) if device.is_gpu else (num_bytes,) * 6
 
     return {
-        f"vLLM: weights, {settings.dtype}": in_phases(weights),
-        "vLLM: keys and values": in_phases(cache),
-        "vLLM: graphs, activations": in_phases(reserve),
+        f"vLLM: {settings.dtype}": in_phases(weights),
+        "vLLM: keys, values": in_phases(cache),
+        "vLLM: graphs, scratch": in_phases(reserve),
     }
 
 

@@ -8,7 +8,7 @@ import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from opo_cli.grading.pool import Grader
 from opo_cli.model.device import training_device
 from opo_cli.model.shape import shape_of
 from opo_cli.rollout.engine import Engine, Progress
-from opo_cli.train.budget import Load, changed, load_of, memory_parts, peak
+from opo_cli.train.budget import STEP_PHASES, Load, changed, load_of, memory_parts, totals
 from opo_cli.train.learner import Learner
 from opo_cli.train.speed import flops_per_second, peak_of, update_flops
 from opo_cli.train.step import training_step
@@ -41,23 +41,69 @@ class Checked:
     """Model FLOPs of the update as a share of the GPU's peak; None on a CPU."""
 
 
-class Unending:
-    """An engine whose every response goes on to the limit."""
+@dataclass(slots=True)
+class Peak:
+    """The most bytes of a step, over stretches in which the engine is awake or asleep.
 
-    def __init__(self, engine: Engine):
-        self._engine, self.name = engine, engine.name
+    While vLLM sleeps torch goes on counting its tensors, of which nothing is left but addresses.
+    """
+
+    device: torch.device
+    num_bytes: int = 0
+    """So far; only on a GPU."""
+    _absent: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def cut(self, absent: int = 0) -> None:
+        """A stretch ends; of what torch counts in the next, `absent` bytes are not there."""
+        if self.device.type == "cuda":
+            self.add(torch.cuda.max_memory_allocated(self.device), absent)
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def add(self, counted: int, absent: int = 0) -> None:
+        """Torch counted at most `counted` bytes in the stretch that ends; see `cut`."""
+        self.num_bytes = max(self.num_bytes, counted - self._absent)
+        self._absent = absent
+
+    def measured(self) -> int:
+        """On a CPU, where nobody counts tensors, the process's largest resident size."""
+        self.cut()
+        if self.device.type == "cuda":
+            return self.num_bytes
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Unending:
+    """An engine whose every response goes on to the limit; `peak` is told when it sleeps."""
+
+    def __init__(self, engine: Engine, peak: Peak):
+        self._engine, self._peak, self.name = engine, peak, engine.name
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, **keys) -> list[Group]:
         return self._engine.generate(prompts, replace(sampling, ignores_end=True), **keys)
 
     def sleep(self) -> None:
         self._engine.sleep()
+        is_emptied = self.name == "vllm" and self._peak.device.type == "cuda"
+        self._peak.cut(_sleeping_bytes() if is_emptied else 0)
 
     def load_weights(self, model, version: int) -> None:
+        self._peak.cut()
         self._engine.load_weights(model, version)
 
     def close(self) -> None:
         self._engine.close()
+
+
+def _sleeping_bytes() -> int:
+    """What torch counts of vLLM's weights and cache, whole segments: all are unmapped by now."""
+    from vllm.device_allocator import get_mem_allocator_instance
+
+    return get_mem_allocator_instance().get_current_usage()
 
 
 def worst_prompts(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
@@ -109,12 +155,12 @@ def worst_step(
     once = changed(config, {"algorithm.max_sampling_rounds": 1})
     worst = worst_prompts(prompts, config.rollout.prompts_per_step)
     source = TrainingPrompts(worst, config.seed)
-    _forget_peak()
+    peak = Peak(learner.policy.device)
     with unchanged(learner):
         record = training_step(
-            0, source, once, learner, Unending(engine), grader, progress=progress
+            0, source, once, learner, Unending(engine, peak), grader, progress=progress
         ).record
-    peak_bytes = _peak_bytes()
+    peak_bytes = peak.measured()
     engine.load_weights(learner.policy, 0)
     return _checked(config, learner, engine, record, len(worst[0].token_ids), peak_bytes)
 
@@ -124,6 +170,7 @@ def _checked(
 ) -> Checked:
     shape, device = shape_of(learner.policy.config), training_device(config)
     load = load_of(config, shape, prompt)
+    predicted = totals(memory_parts(config, shape, device, engine.name, load))
     known = peak_of(device) if device.is_gpu else None
     utilisation = None
     if known is not None:
@@ -133,18 +180,6 @@ def _checked(
         load=load,
         record=record,
         peak_bytes=peak_bytes,
-        predicted_bytes=peak(memory_parts(config, shape, device, engine.name, load))[0],
+        predicted_bytes=max(predicted[: len(STEP_PHASES)]),
         utilisation=utilisation,
     )
-
-
-def _forget_peak() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_bytes() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -71,18 +71,20 @@ def forecast(config: Config, engine: str) -> Forecast | str:
 
 
 def memory_table(found: Forecast) -> Table:
-    """One row per part, one column per phase."""
+    """One row per part, one column per phase that the run has."""
     unit, size = unit_of(peak(found.parts)[0])
+    sums = totals(found.parts)
+    count = len([n for n in sums if n])
 
     def cells(numbers: Bytes) -> list[str]:
-        return [f"{n / size:.2f}" if n else "-" for n in numbers]
+        return [f"{n / size:.2f}" if n else "-" for n in numbers[:count]]
 
     rows = [[name, *cells(numbers)] for name, numbers in found.parts.items()]
     return Table(
         f"memory of the worst step, {unit}",
-        ["part", *PHASES],
-        [*rows, ["together", *cells(totals(found.parts))]],
-        "head, layers: of the backward pass; AdamW: of the optimizer's step",
+        ["part", *PHASES[:count]],
+        [*rows, ["together", *cells(sums)]],
+        "head, layers: backward pass; AdamW: its step; eval: scoring of an evaluation",
     )
 
 

@@ -16,7 +16,10 @@ from opo_cli.model.tiny import build_model, build_tokenizer
 from opo_cli.presets import resolve
 from opo_cli.rollout.engine import create_engine, engine_settings
 from opo_cli.train.budget import (
+    PHASES,
     changed,
+    evaluation_bytes,
+    evaluation_load,
     fits,
     learner_parts,
     load_of,
@@ -70,11 +73,12 @@ def test_weights_gradients_and_moments_are_exact(embedded: Embedded, algorithm: 
         )
         held.append((weights, gradients, moments))
     parts = learner_parts(config, shape_of(policy.config), CPU)
-    assert parts["weights, fp32"] == (held[0][0],) * 5
-    assert parts["gradients"] == (0, 0, *(held[0][1],) * 3)
-    assert parts["AdamW's moments"] == (held[0][2],) * 5
-    assert parts["reference policy"] == (held[0][0],) * 5
+    assert parts["weights, fp32"] == (held[0][0],) * 6
+    assert parts["gradients"] == (0, 0, *(held[0][1],) * 3, 0)
+    assert parts["AdamW's moments"] == (held[0][2],) * 6
+    assert parts["reference policy"] == (held[0][0],) * 6
     at_rest, in_update = parts["critic"][0], parts["critic"][2]
+    assert parts["critic"][PHASES.index("eval")] == at_rest
     assert at_rest == (held[1][0] + held[1][2] if algorithm == "ppo" else 0)
     assert in_update == (sum(held[1]) if algorithm == "ppo" else 0)
 
@@ -91,28 +95,36 @@ def test_the_worst_step():
     assert load_of(config_of("data.max_prompt_tokens=4000"), QWEN["1.5B"]).prompt == 4096 - 3000
 
 
-def test_the_engines_copy_lives_in_the_rollout_alone_on_a_gpu_and_always_on_a_cpu():
-    config = config_of("rollout.cache_gigabytes=20")
+def test_the_engines_copy_lives_in_rollout_and_evaluation_on_a_gpu_and_always_on_a_cpu():
+    config, weights = config_of("rollout.cache_gigabytes=20"), 2 * 1_543_714_304
     on_gpu = memory_parts(config, QWEN["1.5B"], GPU, "vllm")
-    assert on_gpu["vLLM: weights, bfloat16"] == (2 * 1_543_714_304, 0, 0, 0, 0)
-    assert on_gpu["vLLM: keys and values"] == (20 * 10**9, 0, 0, 0, 0)
+    assert on_gpu["vLLM: bfloat16"] == (weights, 0, 0, 0, 0, weights)
+    assert on_gpu["vLLM: keys, values"] == (20 * 10**9, 0, 0, 0, 0, 20 * 10**9)
     on_cpu = memory_parts(config, QWEN["1.5B"], CPU, "vllm")
-    assert on_cpu["vLLM: weights, bfloat16"] == (2 * 1_543_714_304,) * 5
-    # Where no size is stated, what is left, and what all rows need if there is room.
-    left = memory_parts(config_of(), QWEN["1.5B"], GPU, "vllm")
-    assert totals(left)[0] == pytest.approx(0.95 * GPU.num_bytes, abs=10)
+    assert on_cpu["vLLM: bfloat16"] == (weights,) * 6
+
+
+def test_a_cache_of_no_stated_size_takes_what_is_left_beside_all_that_is_alive_with_it():
+    config = config_of()
+    left = totals(memory_parts(config, QWEN["1.5B"], GPU, "vllm"))
+    assert max(left[0], left[-1]) == pytest.approx(0.95 * GPU.num_bytes, abs=10)
+    # The reference is always there: an evaluation adds its microbatch.
+    assert left[-1] - left[0] == evaluation_bytes(config, QWEN["1.5B"], GPU) > 3 * 10**9
+    without = memory_parts(config_of("eval.benchmarks=[]"), QWEN["1.5B"], GPU, "vllm")
+    assert totals(without)[0] == pytest.approx(0.95 * GPU.num_bytes, abs=10)
+    assert totals(without)[-1] == 0
     few = memory_parts(config_of("rollout.max_rows=8"), QWEN["1.5B"], GPU, "vllm")
     longest = 4096  # Evaluations of this preset are shorter, the model's context is not longer.
-    assert few["vLLM: keys and values"][0] <= 8 * (longest + 128) * 28_672
+    assert few["vLLM: keys, values"][0] <= 8 * (longest + 128) * 28_672
 
 
 def test_the_transformers_engine_has_no_weights_of_its_own():
     parts = memory_parts(resolve("tiny"), embedded_shape(Embedded()), CPU, "transformers")
-    assert not any("vLLM" in name or "copy" in name for name in parts)
+    assert not {"vLLM: float32", "sampler: weights"} & set(parts)
     # 192 rows of a prompt of 416 and a response of 96; 3 layers of 64 keys and 64 values in fp32;
     # one layer's keys twice, while they move.
     cache = 192 * 512 * 3 * 2 * 64 * 4
-    assert parts["sampler: keys and values"] == (cache + cache // 6, 0, 0, 0, 0)
+    assert parts["sampler: keys, values"] == (cache + cache // 6, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("vocab_size", [0, 20_000])
@@ -147,6 +159,7 @@ def test_settings_that_save_memory_do():
     assert after("train.use_reference_offload", True)["reference policy"] == (
         *(0, before["weights, fp32"][0]),
         *(0, 0, 0),
+        before["weights, fp32"][0],
     )
     assert "gradients, first half" not in after("measure.every", 0)
     assert "reference policy" not in memory_parts(
@@ -167,15 +180,22 @@ def test_settings_that_save_memory_do():
 )
 def test_what_to_lower_makes_it_fit(engine: str, overrides: list[str], first: str):
     config = config_of(*overrides, "data.max_prompt_tokens=2000")
-    shape = (
-        QWEN["7B"]
-        if False
-        else shape_of({**KNOWN["Qwen/Qwen2.5-Math-1.5B"], "max_position_embeddings": 32768})
-    )
+    shape = shape_of({**KNOWN["Qwen/Qwen2.5-Math-1.5B"], "max_position_embeddings": 32768})
     assert not fits(memory_parts(config, shape, GPU, engine), GPU)
     settings = what_to_lower(config, shape, GPU, engine)
     assert first in settings
     assert fits(memory_parts(changed(config, settings), shape, GPU, engine), GPU)
+
+
+def test_a_cache_that_leaves_an_evaluation_no_room_is_left_to_the_engine():
+    """70.8 GB while it samples; the evaluation's microbatch and the reference do not fit in."""
+    config = resolve("qwen-math", overrides=["rollout.cache_gigabytes=46"])
+    parts = memory_parts(config, QWEN["1.5B"], GPU, "vllm")
+    assert peak(parts)[1] == "eval"
+    assert totals(parts)[0] < 0.95 * GPU.num_bytes < totals(parts)[-1]
+    settings = what_to_lower(config, QWEN["1.5B"], GPU, "vllm")
+    assert settings == {"rollout.cache_gigabytes": 0}
+    assert fits(memory_parts(changed(config, settings), QWEN["1.5B"], GPU, "vllm"), GPU)
 
 
 def test_nothing_to_lower_where_it_fits_and_nothing_helps_where_it_cannot():
@@ -183,3 +203,66 @@ def test_nothing_to_lower_where_it_fits_and_nothing_helps_where_it_cannot():
     assert what_to_lower(small, QWEN["1.5B"], GPU, "transformers") == {}
     assert what_to_lower(config_of(), QWEN["7B"], GPU, "vllm") is None
     assert peak(memory_parts(config_of(), QWEN["7B"], GPU, "vllm"))[0] > 10 * 7_615_616_512
+
+
+# --- evaluations --------------------------------------------------------------------------------
+
+
+def test_what_is_scored_of_an_evaluation():
+    load = evaluation_load(config_of("eval.max_new_tokens=2048"), QWEN["1.5B"])
+    assert (load.prompt, load.response) == (1024, 2048)
+    assert load.microbatch == 16384 // 3072 * 3072
+    # Without a limit, what benchmark (96, the embedded ones') or else context let it be.
+    assert evaluation_load(config_of(), QWEN["1.5B"]).response == 96
+    longest = evaluation_load(config_of('eval.benchmarks=["AIME24"]'), QWEN["1.5B"])
+    assert (longest.prompt, longest.response) == (1024, 4096 - 1024)
+    # No more rows than are decoded at once, but always one problem's.
+    few = config_of("rollout.max_rows=1", "eval.samples=3", "eval.k=[]")
+    assert evaluation_load(few, QWEN["1.5B"]).microbatch == 3 * (1024 + 96)
+    assert evaluation_load(config_of("eval.benchmarks=[]"), QWEN["1.5B"]) is None
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_nothing_is_held_for_an_evaluation_where_there_is_none(engine: str):
+    config = config_of("eval.benchmarks=[]", "train.use_reference_offload=true")
+    assert totals(memory_parts(config, QWEN["1.5B"], GPU, engine))[-1] == 0
+    assert evaluation_bytes(config, QWEN["1.5B"], GPU) == 0
+
+
+def test_an_evaluations_kl_takes_the_reference_policy():
+    offload = "train.use_reference_offload=true"
+    weights = 4 * 1_543_714_304
+    held = [
+        memory_parts(config_of(*more), QWEN["1.5B"], GPU, "transformers").get("reference policy")[
+            -1
+        ]
+        for more in ([], [offload], [offload, "eval.temperature=0.5"])
+    ]
+    assert held == [weights, weights, 0]
+    here, away = (evaluation_bytes(config_of(*more), QWEN["1.5B"], GPU) for more in ([], [offload]))
+    assert away - here == weights
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_peak_of_an_evaluations_scores(most_allocated, temperature: float):
+    """What scores allocate: with KL and without, in fp32, several chunks of logits."""
+    from opo_cli.model.scores import divergence, score
+    from opo_cli.model.sequences import Sequences
+
+    shape = SMALL.model_copy(update={"num_layers": 6, "vocab_size": 100_000})
+    settings = ["train.microbatch_tokens=2048", "eval.max_new_tokens=192"]
+    config = resolve("tiny", overrides=[*settings, f"eval.temperature={temperature}"])
+    model, initial = (build_model(shape, build_tokenizer(), seed=i).eval() for i in range(2))
+    load = evaluation_load(config, shape_of(model.config))
+    rows = load.microbatch // load.length
+    sequences = Sequences.pack(
+        [[3] * load.prompt] * rows, [[4] * load.response] * rows, torch.device("cpu")
+    )
+
+    def run():
+        if temperature == 1:
+            return divergence(model, initial, sequences, load.microbatch)
+        return score(model, sequences, load.microbatch)
+
+    foreseen = evaluation_bytes(config, shape_of(model.config), CPU)
+    assert foreseen == pytest.approx(most_allocated(run), rel=0.1)

@@ -10,7 +10,7 @@ import torch
 
 from opo_cli.grading.pool import Grader
 from opo_cli.presets import resolve
-from opo_cli.train.check import unchanged, worst_prompts, worst_step
+from opo_cli.train.check import Peak, Unending, unchanged, worst_prompts, worst_step
 from opo_cli.train.learner import make_reference, new_learner
 
 
@@ -59,6 +59,39 @@ def test_the_worst_step_changes_nothing(algorithm, policy_and_tokenizer, prompts
     assert found.load.prompt == max(len(prompt.token_ids) for prompt in prompts)
     assert found.peak_bytes > found.predicted_bytes > 10**6
     assert engine.version == 0
+
+
+def test_a_sleeping_engines_tensors_are_counted_by_torch_and_are_not_there():
+    """Weights and cache of 35 beside 20 that always stay; the update takes 30 more."""
+    found = Peak(torch.device("cpu"))
+    found.add(20 + 35 + 4, absent=35)  # Awake: a batch of 4 comes and goes.
+    assert found.num_bytes == 59
+    found.add(20 + 35 + 30)  # Asleep: torch counts 85, of which 50 are there.
+    assert found.num_bytes == 59
+    found.add(20 + 35 + 10)  # Awake again, with what the sync takes.
+    assert found.num_bytes == 65
+    found.add(1, absent=35)
+    found.add(20 + 35 + 80)
+    assert found.num_bytes == 100
+
+
+@pytest.mark.skipif("not torch.cuda.is_available()", reason="torch sees no GPU")
+def test_the_peak_of_a_gpu_is_told_stretch_by_stretch():
+    gpu = torch.device("cuda")
+    kept = torch.cuda.memory_allocated(gpu)
+    peak = Peak(gpu)
+    engine = torch.empty(2**26, dtype=torch.uint8, device=gpu)
+    peak.cut(absent=engine.nbytes)
+    torch.empty(2**25, dtype=torch.uint8, device=gpu)
+    assert peak.measured() == kept + 2**26
+
+
+def test_an_engine_without_end_passes_on_what_it_is_told(policy_and_tokenizer, engine):
+    unending = Unending(engine, Peak(torch.device("cpu")))
+    unending.sleep()
+    unending.load_weights(policy_and_tokenizer[0], 7)
+    assert engine.version == 7
+    assert unending.name == "transformers"
 
 
 def test_a_step_with_a_gradient_changes_nothing_either(policy_and_tokenizer):

@@ -37,7 +37,7 @@ def foreseen(device: Device, *overrides: str, engine: str = "vllm") -> Forecast:
 def test_the_table_adds_up_and_fits_80_columns(device: Device, engine: str, capsys):
     table = memory_table(foreseen(device, *QWEN, "algorithm.name=ppo", engine=engine))
     assert table.title == "memory of the worst step, GB"
-    for column in range(1, 6):
+    for column in range(1, 7):
         cells = [float(row[column]) if row[column] != "-" else 0.0 for row in table.rows]
         assert sum(cells[:-1]) == pytest.approx(cells[-1], abs=0.06)  # Of rounding.
     print_tables(Console(width=80), [table], "rich")
@@ -45,6 +45,11 @@ def test_the_table_adds_up_and_fits_80_columns(device: Device, engine: str, caps
     assert max(map(len, printed)) <= 80
     # No cell is folded: a line per part, and around them title, head, rule and note.
     assert len([line for line in printed if line.strip()]) == len(table.rows) + 4
+
+
+def test_a_run_that_evaluates_nothing_has_no_such_column():
+    assert memory_table(foreseen(GPU, *QWEN)).head[-1] == "eval"
+    assert memory_table(foreseen(GPU, *QWEN, "eval.benchmarks=[]")).head[-1] == "AdamW"
 
 
 def test_small_models_are_told_in_megabytes():
