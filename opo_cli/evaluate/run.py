@@ -86,7 +86,9 @@ class Evaluator:
             "policy": policy_id,
             "has_kl": self._compared is not None,
             "device": self.policy.device.type,
-            "sampler_dtype": engine_settings(self.config).dtype,
+            "sampler_dtype": (
+                engine_settings(self.config).dtype if self.engine.name == "vllm" else "the policy's"
+            ),
             "code": source_digest(*CODE),
         }
         file = SampleFile(folder, loaded.name, identity)

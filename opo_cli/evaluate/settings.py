@@ -125,8 +125,8 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     from opo_cli.model.policy import choose_device, load_policy
     from opo_cli.model.precision import Precision
     from opo_cli.model.shape import shape_of
-    from opo_cli.rollout.engine import choose_engine, create_engine, engine_settings
-    from opo_cli.rollout.revival import Revivable
+    from opo_cli.rollout.engine import choose_engine, engine_settings
+    from opo_cli.rollout.revival import start_engine
 
     if folder is not None and not folder.is_finished:
         raise OpoError(
@@ -140,8 +140,9 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     policy, tokenizer = load_policy(path, device, precision)
     name, why = choose_engine(config.runtime.engine, shape_of(policy.config), device.type)
     note(f"engine: {name} ({why})")
-    settings = engine_settings(config)
-    engine = Revivable(lambda: create_engine(name, policy, tokenizer, settings))
+    engine = start_engine(
+        name, config.runtime.engine, policy, tokenizer, lambda: engine_settings(config)
+    )
     names = list(config.eval.benchmarks)
     titles = list(map(benchmark_title, names))
     home = torch.device("cpu") if config.train.use_reference_offload else device

@@ -27,7 +27,10 @@ def model_source(path: str) -> str:
     """
     folder = Path(path).expanduser()
     is_hub_id = (
-        path.count("/") == 1 and not path.startswith((".", "/", "~")) and not folder.exists()
+        path.count("/") == 1
+        and not path.startswith((".", "/", "~"))
+        and not folder.exists()
+        and not folder.parent.is_dir()  # A name below a folder that is here is meant as a path.
     )
     if is_hub_id:
         return path

@@ -64,6 +64,7 @@ def embedded_shape(shape: Embedded) -> Shape:
         vocab_size=shape.vocab_size or TOKENIZERS[shape.tokenizer],
         is_tied=shape.use_tied_embeddings,
         max_positions=shape.max_position_embeddings,
+        architecture="Qwen2ForCausalLM",
     )
 
 
@@ -81,6 +82,15 @@ def _cached(name: str) -> Path | None:
 
 def _read(path: Path) -> tuple[Shape | None, str]:
     try:
-        return shape_of(json.loads(path.read_text())), str(path)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
         return None, f"{path}: {error}"
+    if not isinstance(config, dict):
+        return None, f"{path} holds no table"
+    kind = f"{path}: sizes of model_type '{config.get('model_type', '')}' are not foreseen"
+    if any("expert" in key for key in config):
+        return None, kind
+    try:
+        return shape_of(config), str(path)
+    except (AttributeError, TypeError):
+        return None, kind

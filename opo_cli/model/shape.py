@@ -27,6 +27,8 @@ class Shape:
     """Longest prompt plus response, tokens; None: no limit is stated."""
     has_qkv_bias: bool = True
     """As Qwen2 has and Llama has not."""
+    architecture: str = ""
+    """Its class in transformers; empty where the config does not say."""
 
     @property
     def query_width(self) -> int:
@@ -100,4 +102,5 @@ def shape_of(config: Any) -> Shape:
         is_tied=bool(getattr(config, "tie_word_embeddings", False)),
         max_positions=getattr(config, "max_position_embeddings", None),
         has_qkv_bias=is_qwen2 or bool(getattr(config, "attention_bias", False)),
+        architecture=(getattr(config, "architectures", None) or [""])[0],
     )

@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from opo_cli.console import warn
+
 # Metric, head, width, format: 80 columns in all.
 COLUMNS = (
     ("step", "step", 5, "d"),
@@ -85,6 +87,14 @@ class TrainView:
     def evaluated(self, step: int, records: Sequence[dict[str, Any]]) -> None:
         told = ", ".join(f"{r['benchmark']} {r['accuracy']:.3f}" for r in records)
         self.console.print(escape(f"after step {step}: {told}"), soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        """Talk goes to stderr, past the bar, which makes room."""
+        if self._bar is not None:
+            self._bar.stop()
+        warn(message)
+        if self._bar is not None:
+            self._bar.start()
 
     def step(self, record: dict[str, Any]) -> None:
         self._seconds = [*self._seconds, record["step_seconds"]][-AVERAGED_STEPS:]

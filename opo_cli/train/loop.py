@@ -25,18 +25,21 @@ from opo_cli.model.folder import policy_id
 from opo_cli.model.lookup import find_shape
 from opo_cli.model.policy import check_context, choose_device, load_policy
 from opo_cli.model.precision import Precision
-from opo_cli.model.shape import shape_of
+from opo_cli.model.shape import Shape, shape_of
 from opo_cli.records import RunFolder, cache_folder, disk_errors, read_json, write_json
 from opo_cli.report.live import TrainView
 from opo_cli.report.plan import plan_rows
 from opo_cli.rollout.engine import (
     Engine,
     choose_engine,
-    create_engine,
     engine_settings,
+    vllm_obstacle,
+    without_effect,
 )
-from opo_cli.rollout.revival import Revivable
+from opo_cli.rollout.revival import start_engine
+from opo_cli.rollout.sizes import check_cache, longest_request, vllm_cache
 from opo_cli.train.batch import ledger_columns
+from opo_cli.train.budget import evaluation_bytes
 from opo_cli.train.check import worst_step
 from opo_cli.train.checkpoint import (
     checkpoint_path,
@@ -60,6 +63,9 @@ def plan(config: Config, folder: RunFolder) -> list[tuple[str, str]]:
         OpoError: a device that is not there.
     """
     kind, why_device, engine, why_engine = _chosen(config, folder)
+    _check_sizes(config, engine)
+    for setting in without_effect(config, engine):
+        warn(f"{setting} has no effect: it concerns vLLM, and the engine is {engine}")
     found = forecast(config, engine)
     return plan_rows(
         config,
@@ -75,6 +81,23 @@ def plan_memory(config: Config, folder: RunFolder) -> Forecast | str:
     return forecast(config, _chosen(config, folder)[2])
 
 
+def _check_sizes(config: Config, engine: str) -> None:
+    """What follows from the shape alone. Raises OpoError where a run could not start."""
+    shape, _ = find_shape(config.model)
+    if shape is None:
+        return
+    longest, most = config.rollout.max_new_tokens, shape.max_positions
+    if most is not None and longest >= most:
+        raise OpoError(
+            f"rollout.max_new_tokens = {longest}: the model takes {most} tokens, prompt included",
+            f"--set rollout.max_new_tokens={most // 2}",
+        )
+    if engine == "vllm" and config.rollout.cache_gigabytes:
+        settings = engine_settings(config)
+        size = vllm_cache(shape, settings, longest_request(shape, settings), room=0)
+        check_cache(size, settings.cache_gigabytes)
+
+
 def _chosen(config: Config, folder: RunFolder) -> tuple[str, str, str, str]:
     """(device, why it, engine, why it)."""
     planned = training_device(config)
@@ -84,11 +107,24 @@ def _chosen(config: Config, folder: RunFolder) -> tuple[str, str, str, str]:
     else:
         kind, why_device = "cuda", f"{planned.name}, which is not here"
     shape, _ = find_shape(config.model)
-    return kind, why_device, *choose_engine(_asked(config, folder), shape, kind)
+    return kind, why_device, *_engine(config, folder, shape, kind)
+
+
+def _engine(config: Config, folder: RunFolder, shape: Shape | None, device: str) -> tuple[str, str]:
+    """(engine, why it). A run goes on with the engine that it began with."""
+    asked = _asked(config, folder)
+    if config.runtime.engine == "auto" and asked == "vllm":
+        obstacle = vllm_obstacle(shape, device)
+        if obstacle is not None:
+            raise OpoError(
+                f"'{folder.path}' began with vLLM, and {obstacle[0]}",
+                "resume it where vLLM runs: another engine draws other responses; or start "
+                "another run with --out",
+            )
+    return choose_engine(asked, shape, device)
 
 
 def _asked(config: Config, folder: RunFolder) -> str:
-    """A run goes on with the engine that it began with."""
     began_with = folder.environment().get("engine") if folder.exists else None
     return (began_with or "auto") if config.runtime.engine == "auto" else config.runtime.engine
 
@@ -108,26 +144,34 @@ class Trainer:
         prompts = self._training_prompts(problems)
         check_context(policy, prompts, config.rollout.max_new_tokens, "rollout")
         self.prompts = TrainingPrompts(prompts, config.seed)
+        if folder.exists:
+            self._check_base()
+        self._pieces: dict[int, str] = {}
+        self.learner: Learner = new_learner(policy, make_reference(policy, config), config)
+        self.engine: Engine = start_engine(
+            _engine(config, folder, shape_of(policy.config), self.device.type)[0],
+            _asked(config, folder),
+            policy,
+            self.tokenizer,
+            lambda: engine_settings(config, bytes_to_come=self._bytes_to_come()),
+        )
         place = Path(self.model_path).expanduser()
-        asked, shape = _asked(config, folder), shape_of(policy.config)
-        engine, _ = choose_engine(asked, shape, self.device.type)
-        start_run(
+        start_run(  # When all that may fail at the start has not.
             config,
             folder,
             device=str(self.device),
-            engine=engine,
+            engine=self.engine.name,
             initial_policy=str(place.resolve()) if place.exists() else self.model_path,
             initial_policy_id=policy_id(self.model_path),
             training_data=read_json(problems.parent / "source.json")
             | {"audit": read_json(problems.parent / "audit.json")},
         )
-        self._check_base()
-        self._pieces: dict[int, str] = {}
-        self.learner: Learner = new_learner(policy, make_reference(policy, config), config)
-        settings = engine_settings(config)
-        self.engine: Engine = Revivable(
-            lambda: create_engine(engine, policy, self.tokenizer, settings)
-        )
+
+    def _bytes_to_come(self) -> int:
+        """What trainer and evaluations will take beside an engine that is awake."""
+        shape = shape_of(self.learner.policy.config)
+        evaluation = evaluation_bytes(self.config, shape, training_device(self.config))
+        return self.learner.bytes_to_come + evaluation
 
     def _training_prompts(self, problems: Path) -> list[Prompt]:
         """Raises OpoError where every prompt is longer than `data.max_prompt_tokens`."""
@@ -195,11 +239,10 @@ class Trainer:
         warned: set[str] = set()
         is_whole = True  # No step has begun to change the weights and not ended.
 
-        def before_update() -> None:
+        def before_optimizer() -> None:
             nonlocal is_whole
             interrupts.hold()
             is_whole = False
-            self.view.updating()
 
         try:
             with self.view.steps(done, total):
@@ -214,7 +257,8 @@ class Trainer:
                             self.engine,
                             evaluator.grader,
                             progress=self.view.rollout,
-                            before_update=before_update,
+                            before_update=self.view.updating,
+                            before_optimizer=before_optimizer,
                         )
                         record = result.record | {"ledger_seconds": self._keep_rollouts(result)}
                         self.folder.add_step(record)
@@ -231,9 +275,11 @@ class Trainer:
             if is_whole and not is_saved:
                 self._checkpoint(done)
             if isinstance(stop, OpoError):
+                again = f"opo train --resume --out {self.folder.path}"
+                is_typed = stop.hint.startswith("--set")
                 raise OpoError(
                     f"step {step + 1}: {stop.message}",
-                    f"opo train --resume --out {self.folder.path} goes on; {stop.hint}",
+                    f"{again} {stop.hint}" if is_typed else f"{again} goes on; {stop.hint}",
                 ) from stop
             raise
         if failures:
@@ -273,7 +319,7 @@ class Trainer:
         if reasons:
             largest = record["sampler_mismatch"]
             told = "not finite" if largest is None else f"{largest:.2g} nats"
-            warn(
+            self.view.warn(
                 f"step {record['step']} is not exact on-policy: {', '.join(sorted(reasons))} "
                 f"(largest |dlogp| {told}); later ones are counted"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from opo_cli.data.benchmarks import check_names
 from opo_cli.data.training import check_source
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.settings import check_evaluation
-from opo_cli.presets import completed, resolve, validated
+from opo_cli.presets import completed, merged, parse_override, resolve, validated
 from opo_cli.records import RUNS, RunFolder, digest, environment, shaping, write_json
 from opo_cli.train.warmstart import check_base
 
@@ -27,13 +28,22 @@ def default_folder(config: Config, root: Path = RUNS) -> RunFolder:
     return RunFolder(root / default_name(config))
 
 
-def stored_config(folder: RunFolder) -> Config:
-    """The config that a run was started with.
+def stored_config(
+    folder: RunFolder, named: Mapping[str, Any], overrides: Iterable[str] = ()
+) -> Config:
+    """The config that a run was started with, and what is said on top.
+
+    Args:
+        named: tables from the command's own options.
+        overrides: `section.key=value` strings.
 
     Raises:
-        OpoError: it was written by a version with other keys, or edited.
+        OpoError: it was written by a version with other keys, or edited; an unknown key or value.
     """
-    return validated(folder.config())
+    tables = merged(folder.config(), named)
+    for text in overrides:
+        tables = merged(tables, parse_override(text))
+    return validated(tables)
 
 
 def check_data(config: Config) -> None:

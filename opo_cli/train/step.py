@@ -58,10 +58,11 @@ def training_step(
     grader: Grader,
     progress: Progress | None = None,
     before_update: Callable[[], None] = lambda: None,
+    before_optimizer: Callable[[], None] = lambda: None,
 ) -> StepResult:
     """Step `step` (from 0).
 
-    Until `before_update` is called, the step can be abandoned: nothing has changed.
+    Until `before_optimizer` is called, the step can be abandoned: nothing has changed.
     """
     clock, meter = Clock(), Meter()
     measures = bool(config.measure.every) and step % config.measure.every == 0
@@ -87,7 +88,15 @@ def training_step(
             measure_probe(probe, *models, budget, meter)
     before_update()
     with clock.phase("update"), out_of_memory("the update", what_to_lower(batch, config, True)):
-        batch = update(batch, step, config, learner, meter, measure_noise=measures)
+        batch = update(
+            batch,
+            step,
+            config,
+            learner,
+            meter,
+            measure_noise=measures,
+            before_optimizer=before_optimizer,
+        )
     with clock.phase("measure"), out_of_memory("measuring", hint):
         measure_grades(sampled, meter)
         measure_scores(batch, meter)
@@ -119,9 +128,8 @@ def what_to_lower(batch: Batch, config: Config, has_gradient: bool = False) -> s
     if budget > batch.sequences.input_ids.shape[1]:
         settings.append(f"--set train.microbatch_tokens={budget // 2}")
     else:  # A microbatch is one row already.
-        settings.append(
-            f"--set rollout.max_new_tokens={max(1, config.rollout.max_new_tokens // 2)}"
-        )
+        half = max(1, config.rollout.max_new_tokens // 2)
+        settings.append(f"another run with --set rollout.max_new_tokens={half}")
     return ", or ".join(settings)
 
 

@@ -5,7 +5,7 @@ Denominators are sums over all ranks (`all_sum`), taken before the first backwar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -60,11 +60,13 @@ def update(
     meter: Meter,
     *,
     measure_noise: bool = False,
+    before_optimizer: Callable[[], None] = lambda: None,
 ) -> Batch:
     """One optimizer step per minibatch: exactly one when on-policy.
 
     Args:
         measure_noise: keep the two halves of each minibatch apart, see `HalfBatches`.
+        before_optimizer: called before each optimizer step.
 
     Returns:
         the batch with its scores at rollout weights, which an update on policy has made itself.
@@ -79,6 +81,7 @@ def update(
             if len(parts) == 2 and place == 0:
                 noise.end_of_first(num_groups)
         variance = noise.noise(parts[1][1]) if len(parts) == 2 else None
+        before_optimizer()
         norm = apply_gradients(learner.policy, learner.optimizer, config)
         if learner.critic is not None:
             apply_gradients(learner.critic, learner.critic_optimizer, config)

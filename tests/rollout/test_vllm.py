@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,11 +19,18 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from opo_cli.data import tiny
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.errors import OpoError
+from opo_cli.model.precision import Precision, set_precision
 from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.shape import shape_of
-from opo_cli.rollout.engine import EngineError, EngineSettings, create_engine, vllm_obstacle
-from opo_cli.rollout.revival import Revivable
+from opo_cli.rollout.engine import (
+    EngineError,
+    EngineSettings,
+    choose_engine,
+    create_engine,
+    vllm_obstacle,
+)
+from opo_cli.rollout.revival import Revivable, start_engine
 from opo_cli.rollout.vllm_engine import BATCH_TOKENS
 from opo_cli.types import Sampling
 
@@ -161,6 +171,10 @@ def test_its_start_leaves_the_process_as_it_was(policy_and_tokenizer, capfd):
             "signals": [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)],
             "cores": os.sched_getaffinity(0),
             "group": torch.distributed.is_initialized(),
+            "path": list(sys.path),
+            "excepthook": sys.excepthook,
+            "frozen": gc.get_freeze_count(),
+            "start": multiprocessing.get_start_method(allow_none=True),
         }
 
     before = state()
@@ -225,10 +239,62 @@ def test_an_engine_that_dies_twice_ends_the_batch(prompts, policy_and_tokenizer)
         break_model(engine)
         return engine
 
-    engine = Revivable(broken)
-    with pytest.raises(EngineError, match="vLLM died while sampling: the kernel was lost"):
-        engine.generate(prompts, SAMPLING, stream=(0, 0))
-    engine.close()
+    with closing(Revivable(broken)) as engine:
+        with pytest.raises(EngineError, match="vLLM died while sampling: the kernel was lost"):
+            engine.generate(prompts, SAMPLING, stream=(0, 0))
+
+
+def test_a_fresh_engine_that_does_not_start_is_told_and_closed(prompts, policy_and_tokenizer):
+    made = []
+
+    def once():
+        if made:
+            raise EngineError("vLLM does not start: no memory", "look")
+        made.append(create_engine("vllm", *policy_and_tokenizer, SETTINGS))
+        return made[0]
+
+    with closing(Revivable(once)) as engine:
+        break_model(made[0])
+        with pytest.raises(EngineError, match="does not start: no memory"):
+            engine.generate(prompts, SAMPLING, stream=(0, 0))
+    assert made[0].llm is None
+
+
+def test_a_failed_sync_is_told_by_the_next_batch(prompts, policy_and_tokenizer):
+    """The step behind it is a whole one."""
+    made = []
+
+    def make():
+        if made:
+            raise EngineError("vLLM does not start: no memory", "look")
+        made.append(create_engine("vllm", *policy_and_tokenizer, SETTINGS))
+        return made[0]
+
+    with closing(Revivable(make)) as engine:
+        made[0].llm.reset_prefix_cache = lambda: False
+        engine.load_weights(policy_and_tokenizer[0], 1)
+        with pytest.raises(EngineError, match="does not start: no memory"):
+            engine.generate(prompts, SAMPLING, stream=(0, 0))
+
+
+def test_auto_makes_way_where_vllm_cannot_take_the_model(policy_and_tokenizer, capfd):
+    """vLLM knows the class, and not this tree of its weights."""
+    model, tokenizer = policy_and_tokenizer
+    model.register_parameter("extra", torch.nn.Parameter(torch.zeros(3)))
+    engine = start_engine("vllm", "auto", model, tokenizer, lambda: SETTINGS)
+    assert engine.name == "transformers"
+    assert "warning: vLLM does not take the trainer's weights: " in capfd.readouterr().err
+    with pytest.raises(EngineError, match="does not take the trainer's weights"):
+        start_engine("vllm", "vllm", model, tokenizer, lambda: SETTINGS)
+
+
+def test_a_lower_precision_of_the_trainer_is_allowed_for(policy_and_tokenizer):
+    """Its own rounding is no sign of weights that did not arrive."""
+    model, tokenizer = policy_and_tokenizer
+    set_precision(model, Precision(torch.bfloat16, torch.bfloat16))
+    with started(model, tokenizer) as engine:
+        change(model)
+        engine.load_weights(model, 1)
 
 
 def test_a_cache_that_cannot_hold_a_group_is_refused(policy_and_tokenizer):
@@ -243,30 +309,31 @@ def test_a_cache_that_cannot_hold_a_group_is_refused(policy_and_tokenizer):
     assert caught.value.hint.startswith("--set rollout.cache_gigabytes=0.02, or lower")
 
 
-def test_a_response_beyond_the_context_is_refused(prompts, policy_and_tokenizer):
-    with started(*policy_and_tokenizer) as engine:
-        longest = Sampling(num_responses=1, max_new_tokens=256)
-        with pytest.raises(OpoError, match="tokens, vLLM was started for 256"):
-            engine.generate(prompts, longest, stream=(0,))
+def test_a_response_beyond_the_cache_is_refused(prompts, policy_and_tokenizer):
+    """It takes what is foreseen, and more as far as model and cache reach."""
+    with started(*policy_and_tokenizer, EngineSettings(max_rows=1, max_tokens=64)) as engine:
+        engine.generate(prompts[:1], Sampling(num_responses=1, max_new_tokens=40), stream=(0,))
+        with pytest.raises(OpoError, match="vLLM's cache was made for 64"):
+            engine.generate(prompts, Sampling(num_responses=1, max_new_tokens=60), stream=(0,))
+    with started(*policy_and_tokenizer, EngineSettings(max_rows=8, max_tokens=64)) as engine:
+        engine.generate(prompts, Sampling(num_responses=1, max_new_tokens=200), stream=(0,))
+
+
+def test_a_cache_beyond_the_memory_is_refused(policy_and_tokenizer):
+    settings = EngineSettings(max_rows=8, max_tokens=64, cache_gigabytes=9000)
+    with pytest.raises(OpoError, match=r"rollout.cache_gigabytes = 9000: [\d.]+ GB are free"):
+        create_engine("vllm", *policy_and_tokenizer, settings)
 
 
 def test_an_architecture_that_vllm_does_not_know_is_told(policy_and_tokenizer):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    tokenizer = policy_and_tokenizer[1]
-    config = AutoConfig.for_model(
-        "biogpt",
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with pytest.raises(OpoError, match="vLLM does not start") as caught:
-        create_engine("vllm", model, tokenizer, SETTINGS)
-    assert "--engine transformers" in caught.value.hint
+    shape = shape_of(policy_and_tokenizer[0].config)
+    assert shape.architecture == "Qwen2ForCausalLM"
+    assert vllm_obstacle(shape, "cpu") is None
+    unknown = replace(shape, architecture="BioGptForCausalLM")
+    name, why = choose_engine("auto", unknown, "cpu")
+    assert (name, why) == ("transformers", "auto; vLLM 0.32.0 does not know BioGptForCausalLM")
+    with pytest.raises(OpoError, match=r"vLLM 0.32.0 does not know BioGptForCausalLM"):
+        choose_engine("vllm", unknown, "cpu")
 
 
 def test_lower_precision_is_close_and_no_more(prompts, policy_and_tokenizer):

@@ -49,14 +49,18 @@ def records(folder: RunFolder) -> list[dict]:
     return [{k: v for k, v in s.items() if not k.endswith(left_out)} for s in folder.steps()]
 
 
-@pytest.mark.parametrize("error", [EngineError("vLLM died", "look"), OpoError("no memory", "less")])
+@pytest.mark.parametrize(
+    "error", [EngineError("vLLM died", "look"), OpoError("no memory", "--set rollout.max_rows=8")]
+)
 def test_the_last_whole_step_is_kept_and_gone_on_from(error, base, in_tmp: Path):
     whole, cut = RunFolder(in_tmp / "whole"), RunFolder(in_tmp / "cut")
     run(whole)
     with pytest.raises(OpoError) as caught:
         run(cut, (3, error))
     assert caught.value.message == f"step 3: {error.message}"
-    assert caught.value.hint == f"opo train --resume --out {cut.path} goes on; {error.hint}"
+    again = f"opo train --resume --out {cut.path}"
+    typed = error.hint.startswith("--set")
+    assert caught.value.hint == (f"{again} {error.hint}" if typed else f"{again} goes on; look")
     assert [path.name for path in cut.checkpoints.iterdir()] == ["step-000002.pt"]
     # Other settings of memory, as the hint may have said, are no other run.
     less = resolve("smoke", overrides=OVERRIDES, named={"rollout": {"max_rows": 8}})
@@ -76,8 +80,7 @@ def test_an_engine_of_another_kind_does_not_take_over(base, in_tmp: Path):
     with pytest.raises(OpoError):
         run(folder, (2, EngineError("died", "")))
     facts = read_json(folder.path / "environment.json")
-    assert facts["engine"] in ("vllm" if vllm_version() else "transformers", "transformers")
     write_json(folder.path / "environment.json", facts | {"engine": "vllm"})
     if vllm_version() is None:
-        with pytest.raises(OpoError, match="vLLM is not installed"):
+        with pytest.raises(OpoError, match="run' began with vLLM, and vLLM is not installed"):
             run(folder)
