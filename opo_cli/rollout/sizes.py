@@ -60,11 +60,22 @@ def vllm_cache(shape: Shape, settings: EngineSettings, max_tokens: int, room: in
         max_tokens: longest prompt plus response.
         room: bytes that are free for it.
     """
-    needed = shape.cache_bytes(settings.max_rows, max_tokens + VLLM_BLOCK, settings.dtype)
     stated = int(settings.cache_gigabytes * GIGABYTE)
-    tokens = max(settings.group_tokens, max_tokens) + VLLM_BLOCK
+    needed = settings.max_rows * in_blocks(max_tokens) + VLLM_BLOCK
+    tokens = max(settings.group_tokens, max_tokens)
     return CacheSize(
-        budget=stated or min(needed, room),
-        group=shape.cache_bytes(1, tokens, settings.dtype),
+        budget=stated or min(shape.cache_bytes(1, needed, settings.dtype), room),
+        group=shape.cache_bytes(1, in_blocks(tokens) + VLLM_BLOCK, settings.dtype),
         group_tokens=tokens,
     )
+
+
+def in_blocks(num_tokens: int) -> int:
+    """Rounded up; one more block is vLLM's own."""
+    return -(-num_tokens // VLLM_BLOCK) * VLLM_BLOCK
+
+
+def held_tokens(shape: Shape, settings: EngineSettings, cache_bytes: int) -> int:
+    """That a cache can hold of one request."""
+    block = shape.cache_bytes(1, VLLM_BLOCK, settings.dtype)
+    return (cache_bytes // block - 1) * VLLM_BLOCK

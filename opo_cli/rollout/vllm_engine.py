@@ -29,10 +29,10 @@ from opo_cli.rollout.engine import EngineError, EngineSettings, Progress
 from opo_cli.rollout.sizes import (
     MAX_CONTEXT,
     USABLE,
-    VLLM_BLOCK,
     VLLM_CPU_SHARE,
     VLLM_RESERVE,
     check_cache,
+    held_tokens,
     longest_request,
     vllm_cache,
 )
@@ -324,7 +324,7 @@ def _colocated(model, settings: EngineSettings, cache_bytes: int) -> dict:
 def _context(model, settings: EngineSettings, cache_bytes: int) -> int:
     """Longest prompt plus response, tokens: what the model takes, as far as the cache holds it."""
     shape = shape_of(model.config)
-    held = cache_bytes // shape.cache_bytes_per_token(settings.dtype) - VLLM_BLOCK
+    held = held_tokens(shape, settings, cache_bytes)
     return min(shape.max_positions or MAX_CONTEXT, max(settings.max_tokens, MAX_CONTEXT), held)
 
 

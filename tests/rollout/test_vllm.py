@@ -304,17 +304,17 @@ def test_a_cache_that_cannot_hold_a_group_is_refused(policy_and_tokenizer):
     with pytest.raises(OpoError) as caught:
         create_engine("vllm", *policy_and_tokenizer, settings)
     assert caught.value.message == (
-        "rollout.cache_gigabytes = 0.01: cannot hold one group of 9128 tokens"
+        "rollout.cache_gigabytes = 0.01: cannot hold one group of 9000 tokens"
     )
     assert caught.value.hint.startswith("--set rollout.cache_gigabytes=0.02, or lower")
 
 
 def test_a_response_beyond_the_cache_is_refused(prompts, policy_and_tokenizer):
     """It takes what is foreseen, and more as far as model and cache reach."""
-    with started(*policy_and_tokenizer, EngineSettings(max_rows=1, max_tokens=64)) as engine:
-        engine.generate(prompts[:1], Sampling(num_responses=1, max_new_tokens=40), stream=(0,))
-        with pytest.raises(OpoError, match="vLLM's cache was made for 64"):
-            engine.generate(prompts, Sampling(num_responses=1, max_new_tokens=60), stream=(0,))
+    with started(*policy_and_tokenizer, EngineSettings(max_rows=1, max_tokens=100)) as engine:
+        engine.generate(prompts, Sampling(num_responses=1, max_new_tokens=100), stream=(0,))
+        with pytest.raises(OpoError, match="vLLM's cache was made for 128"):
+            engine.generate(prompts, Sampling(num_responses=1, max_new_tokens=120), stream=(0,))
     with started(*policy_and_tokenizer, EngineSettings(max_rows=8, max_tokens=64)) as engine:
         engine.generate(prompts, Sampling(num_responses=1, max_new_tokens=200), stream=(0,))
 
