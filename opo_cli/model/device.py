@@ -12,10 +12,8 @@ from opo_cli.errors import OpoError
 
 GIGABYTE = 10**9
 SOLD_SHARE = 0.9  # A card sold with N GB shows up to a tenth less: ECC, and 2^30 for 10^9.
-HINT = (
-    "opo train --preset qwen-math-smoke runs the same path on a CPU; --dry-run prints the plan; "
-    "--set runtime.gpu_gigabytes=0 tries it anyway"
-)
+HINT = "opo train --preset qwen-math-smoke runs the same path on a CPU; --dry-run prints the plan"
+ANYWAY = "; --set runtime.gpu_gigabytes=0 tries it anyway"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +92,7 @@ def check_gpus(config: Config) -> None:
     """
     obstacle = gpu_obstacle(config)
     if obstacle is not None:
-        raise OpoError(obstacle, HINT)
+        raise OpoError(obstacle, HINT + (ANYWAY if config.runtime.num_gpus == 1 else ""))
 
 
 def warn_gpus(config: Config) -> None:

@@ -56,7 +56,8 @@ def load_policy(path: str, device: torch.device, precision: Precision = FLOAT32)
                 source, dtype=torch.float32, output_loading_info=True
             )
     except Exception as error:  # Broken files surface as almost any type, by format and library.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = " ".join(lines[:2]) if lines[0].endswith((":", ": ")) else lines[0]
         raise OpoError(
             f"model '{path}' does not load: {reason}",
             "check that the folder is complete; for a hub id, that the hub can be reached",

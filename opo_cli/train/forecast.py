@@ -11,10 +11,10 @@ from opo_cli.model.lookup import find_shape
 from opo_cli.model.shape import Shape
 from opo_cli.report.tables import Table
 from opo_cli.rollout.engine import engine_settings
+from opo_cli.rollout.sizes import USABLE
 from opo_cli.train.budget import (
     LEVERS,
     PHASES,
-    USABLE,
     Bytes,
     Load,
     changed,
@@ -116,6 +116,8 @@ def fit_line(found: Forecast) -> str:
     num_bytes, phase = peak(found.parts)
     device = found.device
     told = f"{in_words(num_bytes)} at most ({phase}) of {in_words(device.num_bytes)}, {device.name}"
+    if found.config.runtime.num_gpus > 1:
+        told += f" (one of the {found.config.runtime.num_gpus} that the preset was sized for)"
     if fits(found.parts, device):
         return f"{told}: fits"
     settings = what_to_lower(found.config, found.shape, device, found.engine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from inspect import signature
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ EMBEDDED = [
 def test_parameters_by_part_are_the_models(embedded: Embedded):
     model = build_model(embedded, build_tokenizer(embedded.tokenizer), seed=0)
     shape, source = find_shape(Model(embedded=embedded))
-    assert shape == shape_of(model.config)
+    assert shape == replace(shape_of(model.config), architecture=type(model).__name__)
     assert source == "model.embedded"
     counted = {"embedding": 0, "attention": 0, "mlp": 0, "norms": 0, "head": 0}
     marks = {"embed": "embedding", "attn.": "attention", "mlp": "mlp", "norm": "norms"}
@@ -129,3 +130,19 @@ def test_dict_and_config_object_say_the_same():
     assert shape_of(known) == shape_of(SimpleNamespace(**known))
     nested = {"model_type": "vision", "text_config": known}
     assert shape_of(nested) == shape_of(known)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("[]", "holds no table"),
+        ('{"model_type": "gpt2", "n_embd": 64}', "sizes of model_type 'gpt2' are not foreseen"),
+        ('{"model_type": "mixtral", "num_local_experts": 4}', "'mixtral' are not foreseen"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_a_config_that_says_no_sizes_is_told(config, told, tmp_path):
+    (tmp_path / "config.json").write_text(config)
+    shape, why = find_shape(Model(path=str(tmp_path)))
+    assert shape is None
+    assert told in why
