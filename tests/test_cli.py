@@ -240,7 +240,10 @@ def has_gpu() -> bool:
 
 
 needs_no_gpu = pytest.mark.skipif("has_gpu()", reason="a GPU is here")
-GPU_HINT = "hint: opo train --preset qwen-math-smoke runs the same path on a CPU; --dry-run prints the plan"
+GPU_HINT = (
+    "hint: opo train --preset qwen-math-smoke runs the same path on a CPU; "
+    "--dry-run prints the plan"
+)
 ANYWAY = "; --set runtime.gpu_gigabytes=0 tries it anyway"
 
 

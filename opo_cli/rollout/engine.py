@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-from opo_cli.config import Config, Rollout
+from opo_cli.config import Config
 from opo_cli.data.benchmarks import benchmark_row
 from opo_cli.errors import OpoError
 from opo_cli.model.shape import PROMPT_ROOM, Shape
+from opo_cli.presets import resolve
 from opo_cli.types import Group, Prompt, Sampling
 
 VLLM_VERSION = "0.32"  # The release whose calls we know; as in pyproject.toml.
@@ -217,13 +218,14 @@ def _longest_evaluation(config: Config) -> int:
 
 
 def without_effect(config: Config, engine: str) -> list[str]:
-    """Settings that were changed and that the engine does not know."""
+    """Settings that the engine does not know and that were changed from the preset's."""
     if engine == "vllm":
         return []
+    presets, names = resolve(config.preset).rollout, ("dtype", "cache_gigabytes", "execution")
     return [
         f"rollout.{name}"
-        for name in ("dtype", "cache_gigabytes", "execution")
-        if getattr(config.rollout, name) != Rollout.model_fields[name].default
+        for name in names
+        if getattr(config.rollout, name) != getattr(presets, name)
     ]
 
 
