@@ -1,4 +1,4 @@
-"""Small models with random weights, and what they allocate."""
+"""Small models with random weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 
@@ -28,21 +27,3 @@ def make_model() -> Callable[..., Qwen2ForCausalLM]:
         return Qwen2ForCausalLM(Qwen2Config(**{**defaults, **shape})).eval()
 
     return make
-
-
-@pytest.fixture
-def peak_bytes() -> Callable[[Callable[[], object]], int]:
-    """What PyTorch's allocator holds at most while `run` runs, beyond what it held before."""
-
-    def measure(run: Callable[[], object]) -> int:
-        run()
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-            run()
-        events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
-        now = most = 0
-        for event in sorted(events, key=lambda event: event.start_ns()):
-            now += event.nbytes()
-            most = max(most, now)
-        return most
-
-    return measure

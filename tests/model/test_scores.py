@@ -170,7 +170,7 @@ def test_chunks_of_a_lower_precision_are_summed_in_float32(make_model, sequences
 CHUNK = 2**22  # Logits; 16 MiB in fp32.
 
 
-def peak_of_head(make_model, peak_bytes, monkeypatch, vocab_size: int, is_chunked: bool) -> int:
+def peak_of_head(make_model, most_allocated, monkeypatch, vocab_size: int, is_chunked: bool) -> int:
     """Bytes, of logprobs and entropy with their gradients, for 256 response tokens."""
     monkeypatch.setitem(scores_module.MAX_LOGITS, "cpu", CHUNK if is_chunked else 2**40)
     model = make_model(vocab_size=vocab_size, hidden_size=8, num_hidden_layers=1)
@@ -181,12 +181,12 @@ def peak_of_head(make_model, peak_bytes, monkeypatch, vocab_size: int, is_chunke
         scores = token_scores(model, rows, entropy_gradient=True)
         (scores.logprobs.sum() + scores.entropy.sum()).backward()
 
-    return peak_bytes(run)
+    return most_allocated(run)
 
 
-def test_peak_memory_is_flat_in_the_vocabulary(make_model, peak_bytes, monkeypatch):
+def test_peak_memory_is_flat_in_the_vocabulary(make_model, most_allocated, monkeypatch):
     """Forward and backward; what is left of V is the head's own gradient."""
-    measure = (make_model, peak_bytes, monkeypatch)
+    measure = (make_model, most_allocated, monkeypatch)
     small, large = (peak_of_head(*measure, size, True) for size in (38_000, 152_000))
     plain = peak_of_head(*measure, 152_000, False)
     heads = 4 * 8 * (152_000 - 38_000)  # fp32 gradients of the weight, of which two may be alive.
@@ -266,7 +266,7 @@ def test_recomputed_layers_give_the_same_gradients(make_model, sequences, precis
     assert torch.allclose(*found, rtol=0, atol=1e-6 * float(found[0].abs().max()))
 
 
-def test_recomputed_layers_hold_less(make_model, peak_bytes):
+def test_recomputed_layers_hold_less(make_model, most_allocated):
     rows = Sequences.pack([[1]] * 4, [[i % 50 for i in range(100)]] * 4, CPU)
     peaks = []
     for is_recomputed in (False, True):
@@ -277,7 +277,7 @@ def test_recomputed_layers_hold_less(make_model, peak_bytes):
         def run(model=model) -> None:
             token_scores(model, rows).logprobs.sum().backward()
 
-        peaks.append(peak_bytes(run))
+        peaks.append(most_allocated(run))
     assert peaks[1] < 0.4 * peaks[0]
 
 
