@@ -70,6 +70,24 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(algorithm, base, tmp
     assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
 
 
+def test_a_stopped_run_goes_on_with_less_memory_and_with_nothing_else(base, tmp_path, run_opo):
+    arguments = ["train", "--preset", "smoke", "--algorithm", "grpo", "--steps", "30"]
+    stopped = interrupted_at(1, tmp_path / "cut", [*arguments, "--out", "cut"])
+    assert stopped.returncode == 130
+    again = ["train", "--resume", "--out", "cut"]
+    refused = run_opo(*again, "--set", "optim.learning_rate=0.1")
+    assert refused.returncode == 2
+    assert "optim.learning_rate is 0.0002 there, 0.1 here" in refused.stderr
+    refused = run_opo(*again, "--set", "train.steps=3")
+    assert "train.steps is 30 there, 3 here" in refused.stderr
+    stopped = interrupted_at(
+        len(steps_of(tmp_path / "cut")) + 1,
+        tmp_path / "cut",
+        [*again, "--set", "train.microbatch_tokens=300", "--set", "rollout.max_rows=16"],
+    )
+    assert stopped.returncode == 130, stopped.err
+
+
 def evals_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
 
