@@ -47,6 +47,35 @@ class _Job:
     """What stands with the result."""
 
 
+def requests_of(
+    config: Config, row: Benchmark, loaded: ProblemSet, policy, tokenizer
+) -> tuple[Template, list[Prompt], int]:
+    """(template, prompts, longest response in tokens).
+
+    Raises:
+        OpoError: they do not fit into the model's context.
+    """
+    settings, data = config.eval, config.data
+    template = resolve_template(
+        data.template, tokenizer, is_embedded=row.is_embedded, answer_format=data.answer_format
+    )
+    prompts = make_prompts(loaded.problems[: settings.limit or None], template, tokenizer)
+    longest = settings.max_new_tokens or room_for_response(policy, prompts, row.max_new_tokens)
+    check_context(policy, prompts, longest, "eval")
+    return template, prompts, longest
+
+
+def check_requests(config: Config, policy, tokenizer) -> None:
+    """Of all evaluations, before an engine is started for them.
+
+    Raises:
+        OpoError: a benchmark cannot be had, or does not fit into the model's context.
+    """
+    for name in dict.fromkeys((*config.eval.benchmarks, *config.eval.during)):
+        row, loaded = benchmark_row(name), load_benchmark(name, config.eval.columns)
+        requests_of(config, row, loaded, policy, tokenizer)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluator:
     """Evaluates what an engine holds."""
@@ -110,19 +139,10 @@ class Evaluator:
         }
 
     def _job(self, row: Benchmark, loaded: ProblemSet) -> _Job:
-        settings, data = self.config.eval, self.config.data
-        template = resolve_template(
-            data.template,
-            self.tokenizer,
-            is_embedded=row.is_embedded,
-            answer_format=data.answer_format,
+        settings = self.config.eval
+        template, prompts, longest = requests_of(
+            self.config, row, loaded, self.policy, self.tokenizer
         )
-        problems = loaded.problems[: settings.limit or None]
-        prompts = make_prompts(problems, template, self.tokenizer)
-        longest = settings.max_new_tokens or room_for_response(
-            self.policy, prompts, row.max_new_tokens
-        )
-        check_context(self.policy, prompts, longest, "eval")
         sampling = Sampling(
             num_responses=num_samples(settings, row),
             max_new_tokens=longest,

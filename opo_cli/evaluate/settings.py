@@ -119,7 +119,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     """
     import torch
 
-    from opo_cli.evaluate.run import Evaluator
+    from opo_cli.evaluate.run import Evaluator, check_requests
     from opo_cli.grading.pool import Grader
     from opo_cli.model.folder import policy_id
     from opo_cli.model.policy import choose_device, load_policy
@@ -138,6 +138,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     path = str(folder.model if folder else config.model.path)
     precision = Precision.of(config.model)
     policy, tokenizer = load_policy(path, device, precision)
+    check_requests(config, policy, tokenizer)
     name, why = choose_engine(config.runtime.engine, shape_of(policy.config), device.type)
     note(f"engine: {name} ({why})")
     engine = start_engine(

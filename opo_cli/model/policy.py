@@ -92,13 +92,17 @@ def _check_head(model, path: str) -> None:
 def check_context(model, prompts: Sequence[Prompt], max_new_tokens: int, section: str) -> None:
     """Raises OpoError where prompt and response may exceed the positions that the model knows."""
     most = getattr(model.config, "max_position_embeddings", None)
-    longest = max(len(prompt.token_ids) for prompt in prompts)
+    longest_prompt = max(prompts, key=lambda prompt: len(prompt.token_ids))
+    longest, which = len(longest_prompt.token_ids), longest_prompt.problem.id
     if most is None or longest + max_new_tokens <= most:
         return
     if longest >= most:
+        shorten = "--set data.max_prompt_tokens=" + str(most // 2)
+        leave_out = shorten if section == "rollout" else f"leave problem {which} out of the data"
         raise OpoError(
-            f"the longest prompt has {longest} tokens, the model takes {most}",
-            "choose a model with a longer context, or (training) lower data.max_prompt_tokens",
+            f"the longest prompt, of problem '{which}', has {longest} tokens, the model takes "
+            f"{most}",
+            f"{leave_out}, or choose a model with a longer context",
         )
     raise OpoError(
         f"{section}.max_new_tokens = {max_new_tokens}: with the longest prompt of {longest} "

@@ -18,7 +18,7 @@ from opo_cli.data.benchmarks import benchmark_title, load_benchmark
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.errors import OpoError
-from opo_cli.evaluate.run import Evaluator
+from opo_cli.evaluate.run import Evaluator, check_requests
 from opo_cli.grading.pool import Grader
 from opo_cli.model.device import training_device
 from opo_cli.model.folder import policy_id
@@ -143,6 +143,7 @@ class Trainer:
         )
         prompts = self._training_prompts(problems)
         check_context(policy, prompts, config.rollout.max_new_tokens, "rollout")
+        check_requests(config, policy, self.tokenizer)
         self.prompts = TrainingPrompts(prompts, config.seed)
         if folder.exists:
             self._check_base()

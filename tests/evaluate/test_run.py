@@ -342,3 +342,17 @@ def test_a_killed_opo_eval_goes_on(base: Path, in_tmp: Path, run_opo):
     for (record,) in records:
         assert record["num_problems"] == 24
         assert without_times(record) == without_times(records[0][0])
+
+
+def test_a_prompt_beyond_the_context_is_told_before_an_engine_starts(base, in_tmp, run_opo):
+    rows = [{"id": "short", "question": "1+1=?", "answer": "2"}]
+    rows.append({"id": "endless", "question": "1" + "+1" * 400 + "=?", "answer": "401"})
+    (in_tmp / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run_opo("eval", "--data", "mine.jsonl", "--model", str(base))
+    assert result.returncode == 2
+    assert "engine:" not in result.stderr
+    told, hint = result.stderr.splitlines()[-2:]
+    assert told.startswith("error: the longest prompt, of problem 'endless', has 80")
+    assert hint == (
+        "hint: leave problem endless out of the data, or choose a model with a longer context"
+    )
