@@ -7,10 +7,8 @@ Shape legend: T tokens.
 from __future__ import annotations
 
 import gc
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -18,33 +16,21 @@ import torch
 from torch import Tensor
 
 from opo_cli.errors import OpoError
-from opo_cli.model.device import GIGABYTE, available_bytes
 from opo_cli.model.memory import out_of_memory
 from opo_cli.model.policy import end_token_ids
 from opo_cli.model.precision import precision_of
 from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
-from opo_cli.model.shape import BYTES, shape_of
 from opo_cli.rollout.engine import EngineError, EngineSettings, Progress
-from opo_cli.rollout.sizes import (
-    MAX_CONTEXT,
-    USABLE,
-    VLLM_CPU_SHARE,
-    VLLM_RESERVE,
-    check_cache,
-    held_tokens,
-    longest_request,
-    vllm_cache,
-)
 from opo_cli.rollout.undisturbed import quiet, settings_before_import, undisturbed
+from opo_cli.rollout.vllm_start import cache_budget, context_of, start_vllm
+from opo_cli.rollout.vllm_weights import compare_weights
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
-BATCH_TOKENS = 8192  # Of one forward pass, prompts included.
 ECHO_TOKENS = 16
 ECHO_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.3, "float16": 0.05}
 """Mean |dlogp| of trainer and engine over the echo, nats: well above the rounding that
 docs/engines.md measures."""
-FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 LOG_HINT = "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log; --engine transformers goes without vLLM"
 
 
@@ -59,10 +45,10 @@ class VllmEngine:
         self.ends = list(end_token_ids(model, tokenizer))
         settings_before_import()
         budget = cache_budget(model, settings)
-        self.max_tokens = _context(model, settings, budget)
+        self.max_tokens = context_of(model, settings, budget)
         try:
             with quiet(), undisturbed(), _failing("does not start"):
-                self.llm = _start(model, settings, budget, self.max_tokens)
+                self.llm = start_vllm(model, settings, budget, self.max_tokens)
             self.load_weights(model, 0)
         except BaseException:
             self.close()
@@ -176,8 +162,8 @@ class VllmEngine:
 
     def load_weights(self, model, version: int) -> None:
         self.model, self.version = model, version
-        weights = self._weights(model)
         with _failing("does not take the trainer's weights"), quiet():
+            weights = self._weights(model)
             self._wake("weights")
             self.llm.collective_rpc(
                 "reload_weights", kwargs={"weights_iterator": iter(weights.items())}
@@ -262,108 +248,6 @@ class VllmEngine:
             gc.collect()
 
 
-# --- start ------------------------------------------------------------------------------------
-
-
-def _start(model, settings: EngineSettings, cache_bytes: int, max_tokens: int):
-    is_cpu = model.device.type == "cpu"
-    is_eager = settings.execution == "eager" or (is_cpu and settings.execution == "auto")
-    if is_cpu:
-        _skip_compiled_helpers()
-    from vllm import LLM
-
-    with tempfile.TemporaryDirectory() as folder:
-        model.config.save_pretrained(folder)  # All that vLLM reads: weights come from the trainer.
-        return LLM(
-            model=folder,
-            skip_tokenizer_init=True,
-            load_format="dummy",
-            dtype=settings.dtype,
-            hf_overrides=(
-                {"head_dtype": settings.head_dtype}
-                if settings.head_dtype != settings.dtype
-                else None
-            ),
-            max_model_len=max_tokens,
-            max_num_seqs=settings.max_rows,
-            kv_cache_memory_bytes=cache_bytes,
-            logprobs_mode="processed_logprobs",
-            enforce_eager=is_eager,
-            # A prompt that is cut makes vLLM rewind the request's generator, which on a CPU fails.
-            enable_chunked_prefill=not is_cpu,
-            max_num_batched_tokens=max(BATCH_TOKENS, max_tokens) if is_cpu else BATCH_TOKENS,
-            enable_prefix_caching=True,
-            disable_log_stats=True,
-            seed=0,
-            **({} if is_cpu else _colocated(model, settings, cache_bytes)),
-        )
-
-
-def _skip_compiled_helpers() -> None:
-    """Small helpers that vLLM compiles for 20 s at their first use. Not a public setting."""
-    from vllm.platforms import current_platform
-
-    if hasattr(type(current_platform), "simple_compile_backend"):
-        type(current_platform).simple_compile_backend = "eager"
-
-
-def _colocated(model, settings: EngineSettings, cache_bytes: int) -> dict:
-    """What lets trainer and engine share a GPU. vLLM refuses to start unless this share of the card
-    is free: its weights, the cache and its own reserve."""
-    free, total = torch.cuda.mem_get_info(model.device)
-    needed = _weight_bytes(model, settings) + cache_bytes + VLLM_RESERVE
-    if needed > free:
-        raise OpoError(
-            f"vLLM needs {needed / GIGABYTE:.1f} GB of the GPU, {cache_bytes / GIGABYTE:.1f} of "
-            f"them for its cache; {free / GIGABYTE:.1f} GB are free",
-            "lower rollout.cache_gigabytes or rollout.max_rows",
-        )
-    return {"enable_sleep_mode": True, "gpu_memory_utilization": round(needed / total, 4)}
-
-
-def _context(model, settings: EngineSettings, cache_bytes: int) -> int:
-    """Longest prompt plus response, tokens: what the model takes, as far as the cache holds it."""
-    shape = shape_of(model.config)
-    held = held_tokens(shape, settings, cache_bytes)
-    return min(shape.max_positions or MAX_CONTEXT, max(settings.max_tokens, MAX_CONTEXT), held)
-
-
-def _weight_bytes(model, settings: EngineSettings) -> int:
-    return sum(p.numel() for p in model.parameters()) * BYTES[settings.dtype]
-
-
-def cache_budget(model, settings: EngineSettings) -> int:
-    """Bytes of the key/value cache, see `CacheSize`.
-
-    Raises:
-        OpoError: it cannot hold one group.
-    """
-    shape = shape_of(model.config)
-    longest = longest_request(shape, settings)
-    size = vllm_cache(shape, settings, longest, _room(model, settings))
-    if settings.cache_gigabytes and size.budget > (free := _free(model)):
-        raise OpoError(
-            f"rollout.cache_gigabytes = {settings.cache_gigabytes:g}: {free / GIGABYTE:.1f} GB are "
-            "free",
-            "--set rollout.cache_gigabytes=0 takes what there is room for",
-        )
-    check_cache(size, settings.cache_gigabytes)
-    return size.budget
-
-
-def _free(model) -> int:
-    is_cpu = model.device.type == "cpu"
-    return available_bytes() if is_cpu else torch.cuda.mem_get_info(model.device)[0]
-
-
-def _room(model, settings: EngineSettings) -> int:
-    if model.device.type == "cpu":
-        return int(VLLM_CPU_SHARE * _free(model))
-    free, total = torch.cuda.mem_get_info(model.device)
-    others = settings.bytes_to_come + _weight_bytes(model, settings) + VLLM_RESERVE
-    return max(0, free - others - int((1 - USABLE) * total))
-
-
 def _prompt(tokens: Sequence[int]) -> dict:
     return {"prompt_token_ids": list(tokens)}
 
@@ -384,46 +268,6 @@ def _failing(what: str, memory_hint: str = "lower rollout.cache_gigabytes") -> I
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EngineError(f"vLLM {what}: {reason}", LOG_HINT) from error
-
-
-# --- what the engine holds --------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Of a few tensors of vLLM's model, the first and the last of each kind."""
-
-    equal: list[str]
-    differing: list[str]
-    repacked: list[str]
-    """In a form of its own that nobody can read."""
-
-
-def compare_weights(weights: dict[str, Tensor], model) -> Comparison:
-    """vLLM's `model` against the trainer's `weights`, bit for bit in vLLM's dtype."""
-    chosen = {}
-    for name, parameter in model.named_parameters():
-        kind = "".join(character for character in name if not character.isdigit())
-        chosen.setdefault((kind, "first"), (name, parameter))
-        chosen[kind, "last"] = name, parameter
-    found = Comparison([], [], [])
-    for name, theirs in dict(chosen.values()).items():
-        parts = [weights[part] for part in parts_of(name) if part in weights]
-        if not theirs.numel() or len(parts) != len(parts_of(name)):
-            found.repacked.append(name)
-            continue
-        ours = (torch.cat(parts) if len(parts) > 1 else parts[0]).to(theirs.dtype)
-        theirs = theirs[: len(ours)].detach()  # Beyond it: rows that pad the vocabulary.
-        (found.equal if torch.equal(ours, theirs) else found.differing).append(name)
-    return found
-
-
-def parts_of(name: str) -> list[str]:
-    """The trainer's names of what vLLM keeps as one tensor."""
-    for fused, parts in FUSED.items():
-        if f".{fused}." in name:
-            return [name.replace(fused, part) for part in parts]
-    return [name]
 
 
 def create(model, tokenizer, settings: EngineSettings) -> VllmEngine:

@@ -31,7 +31,7 @@ from opo_cli.rollout.engine import (
     vllm_obstacle,
 )
 from opo_cli.rollout.revival import Revivable, start_engine
-from opo_cli.rollout.vllm_engine import BATCH_TOKENS
+from opo_cli.rollout.vllm_start import BATCH_TOKENS
 from opo_cli.types import Sampling
 
 OBSTACLE = vllm_obstacle(None, "cpu")
