@@ -243,7 +243,8 @@ class Evaluator:
         if budget > max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True)):
             hint = f"--set train.microbatch_tokens={budget // 2}"
         else:  # A microbatch is one row already.
-            hint = f"--set eval.max_new_tokens={max(1, max(map(len, responses)) // 2)}"
+            half = max(1, max(map(len, responses)) // 2)
+            hint = f"another run with --set eval.max_new_tokens={half}"
         is_vllm = self.engine.name == "vllm"
         return f"{hint}, or a smaller rollout.cache_gigabytes" if is_vllm else hint
 

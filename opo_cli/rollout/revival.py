@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from opo_cli.console import note, warn
+from opo_cli.errors import OpoError
 from opo_cli.rollout.engine import Engine, EngineError, EngineSettings, create_engine
 from opo_cli.types import Group, Prompt, Sampling
 
@@ -30,6 +32,7 @@ def start_engine(
         if name == "transformers" or asked != "auto":
             raise
         warn(f"{error.message}; auto takes transformers instead")
+    gc.collect()  # The error's frames held what vLLM had taken.
     return start_engine("transformers", asked, model, tokenizer, settings)
 
 
@@ -41,14 +44,14 @@ class Revivable:
         self._make = make
         self._engine = make()
         self._weights = None
-        self._error: EngineError | None = None
+        self._error: OpoError | None = None
 
     @property
     def name(self) -> str:
         return self._engine.name
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, **keys) -> list[Group]:
-        """Raises EngineError where the fresh engine dies, too."""
+        """Raises OpoError where the fresh engine dies, too, or cannot be had."""
         if self._error is not None:
             raise self._error
         try:
@@ -60,24 +63,26 @@ class Revivable:
         return self._engine.generate(prompts, sampling, **keys)
 
     def sleep(self) -> None:
-        self._attempt(lambda: self._engine.sleep())
+        self._engine.sleep()
 
     def load_weights(self, model, version: int) -> None:
         """An engine that cannot be had any more is told by the next `generate`, so that the step
         behind these weights is a whole one."""
         self._weights = model, version
-        self._attempt(lambda: self._engine.load_weights(model, version))
-
-    def _attempt(self, action: Callable[[], None]) -> None:
+        if self._error is not None:
+            return
         try:
-            action()
+            self._engine.load_weights(model, version)
             return
         except EngineError as error:
             reason = error.message
+        except OpoError as error:
+            self._error = error.with_traceback(None)
+            return
         try:
             self._revive(reason)
-        except EngineError as error:
-            self._error = error
+        except OpoError as error:
+            self._error = error.with_traceback(None)
 
     def close(self) -> None:
         self._engine.close()

@@ -61,12 +61,13 @@ def vllm_cache(shape: Shape, settings: EngineSettings, max_tokens: int, room: in
         room: bytes that are free for it.
     """
     stated = int(settings.cache_gigabytes * GIGABYTE)
-    needed = settings.max_rows * in_blocks(max_tokens) + VLLM_BLOCK
-    tokens = max(settings.group_tokens, max_tokens)
+    tokens = min(settings.request_tokens or max_tokens, max_tokens)
+    group = settings.group_size * in_blocks(tokens) + VLLM_BLOCK
+    needed = max(settings.max_rows * in_blocks(max_tokens) + VLLM_BLOCK, group)
     return CacheSize(
         budget=stated or min(shape.cache_bytes(1, needed, settings.dtype), room),
-        group=shape.cache_bytes(1, in_blocks(tokens) + VLLM_BLOCK, settings.dtype),
-        group_tokens=tokens,
+        group=shape.cache_bytes(1, max(group, in_blocks(max_tokens) + VLLM_BLOCK), settings.dtype),
+        group_tokens=settings.group_size * tokens,
     )
 
 

@@ -152,7 +152,7 @@ class TransformersEngine:
                     progress(done + finished, len(prompts) * count)
 
             keys = [(*stream, first_row + start * count + row) for row in range(len(part) * count)]
-            with out_of_memory("rollouts", f"--set rollout.max_rows={max(1, self.max_rows // 2)}"):
+            with out_of_memory("rollouts", _what_to_lower(len(keys), sampling)):
                 groups += self._generate_chunk(part, sampling, keys, report)
         return groups
 
@@ -255,6 +255,13 @@ class TransformersEngine:
             )
             for place, prompt in enumerate(prompts)
         ]
+
+
+def _what_to_lower(num_rows: int, sampling: Sampling) -> str:
+    if num_rows > sampling.num_responses:
+        return f"--set rollout.max_rows={max(sampling.num_responses, num_rows // 2)}"
+    half = max(1, sampling.max_new_tokens // 2)  # At least one group is decoded at once.
+    return f"another run with --set rollout.max_new_tokens={half}"
 
 
 def _cache_argument(backbone) -> str:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -96,8 +96,10 @@ def quiet() -> Iterator[None]:
             os.dup2(noise.fileno(), 2)
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with suppress(OSError):
+                sys.stdout.flush()
+            with suppress(OSError):
+                sys.stderr.flush()
             for target, original in enumerate(kept, start=1):
                 os.dup2(original, target)
                 os.close(original)

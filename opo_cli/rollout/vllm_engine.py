@@ -31,7 +31,10 @@ ECHO_TOKENS = 16
 ECHO_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.3, "float16": 0.05}
 """Mean |dlogp| of trainer and engine over the echo, nats: well above the rounding that
 docs/engines.md measures."""
-LOG_HINT = "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log; --engine transformers goes without vLLM"
+LOG_HINT = (
+    "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log; another run with --engine transformers goes "
+    "without vLLM"
+)
 
 
 class VllmEngine:
@@ -51,7 +54,8 @@ class VllmEngine:
                 self.llm = start_vllm(model, settings, budget, self.max_tokens)
             self.load_weights(model, 0)
         except BaseException:
-            self.close()
+            with suppress(Exception):  # What went wrong first is what counts.
+                self.close()
             raise
 
     # --- sampling -----------------------------------------------------------------------------
@@ -85,8 +89,8 @@ class VllmEngine:
         longest = max(len(prompt.token_ids) for prompt in prompts) + sampling.max_new_tokens
         if longest > self.max_tokens:
             raise OpoError(
-                f"a prompt and its response take up to {longest} tokens, vLLM's cache was made "
-                f"for {self.max_tokens}",
+                f"a prompt and its response take up to {longest} tokens, vLLM takes "
+                f"{self.max_tokens} here",
                 "lower eval.max_new_tokens, raise rollout.cache_gigabytes, or take "
                 "--engine transformers",
             )
@@ -243,9 +247,12 @@ class VllmEngine:
             if self.is_asleep:  # vLLM cannot free what is not mapped.
                 with suppress(Exception):
                     llm.wake_up()
-            llm.llm_engine.engine_core.shutdown()
+            with suppress(Exception):
+                llm.llm_engine.engine_core.shutdown()
             del llm
             gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # Else the next engine finds the card full.
 
 
 def _prompt(tokens: Sequence[int]) -> dict:

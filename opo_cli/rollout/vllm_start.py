@@ -111,13 +111,15 @@ def cache_budget(model, settings: EngineSettings) -> int:
 
 
 def _free(model) -> int:
-    is_cpu = model.device.type == "cpu"
-    return available_bytes() if is_cpu else torch.cuda.mem_get_info(model.device)[0]
+    if model.device.type == "cpu":
+        return available_bytes()
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(model.device)[0]
 
 
 def _room(model, settings: EngineSettings) -> int:
     if model.device.type == "cpu":
         return int(VLLM_CPU_SHARE * _free(model))
-    free, total = torch.cuda.mem_get_info(model.device)
+    free, (_, total) = _free(model), torch.cuda.mem_get_info(model.device)
     others = settings.bytes_to_come + _weight_bytes(model, settings) + VLLM_RESERVE
     return max(0, free - others - int((1 - USABLE) * total))

@@ -19,7 +19,14 @@ from opo_cli.model.footprint import FP32, Microbatch, Moment
 from opo_cli.model.shape import BYTES, PROMPT_ROOM, Shape
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rollout.engine import engine_settings
-from opo_cli.rollout.sizes import SLOT_BLOCK, USABLE, VLLM_CPU_SHARE, VLLM_RESERVE, vllm_cache
+from opo_cli.rollout.sizes import (
+    SLOT_BLOCK,
+    USABLE,
+    VLLM_CPU_SHARE,
+    VLLM_RESERVE,
+    longest_request,
+    vllm_cache,
+)
 
 STEP_PHASES = ("rollout", "score", "head", "layers", "AdamW")
 """The update is three of them: the backward pass of the head, of the layers, the optimizer."""
@@ -97,9 +104,10 @@ def memory_parts(
         **learner_parts(config, shape, device),
         **microbatch_parts(config, shape, device, load),
     }
-    others = max(totals(parts)[0], totals(parts)[-1])
+    is_evaluated = evaluation_load(config, shape) is not None
+    others = max(totals(parts)[0], totals(parts)[-1] if is_evaluated else 0)
     parts |= ENGINE_PARTS[engine](config, shape, device, load, others)
-    if evaluation_load(config, shape) is None:
+    if not is_evaluated:
         parts = {name: (*part[:-1], 0) for name, part in parts.items()}
     return {name: part for name, part in parts.items() if any(part)}
 
@@ -204,7 +212,7 @@ def vllm_parts(
     settings = engine_settings(config)
     weights = sum(shape.num_parameters.values()) * BYTES[settings.dtype]
     reserve = VLLM_RESERVE if device.is_gpu else 0
-    longest = min(settings.max_tokens, shape.max_positions or settings.max_tokens)
+    longest = longest_request(shape, settings)
     left = (
         int(USABLE * device.num_bytes) - others - weights - reserve
         if device.is_gpu

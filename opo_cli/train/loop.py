@@ -64,7 +64,7 @@ def plan(config: Config, folder: RunFolder) -> list[tuple[str, str]]:
     """
     kind, why_device, engine, why_engine = _chosen(config, folder)
     _check_sizes(config, engine)
-    for setting in without_effect(config, engine):
+    for setting in () if folder.exists else without_effect(config, engine):
         warn(f"{setting} has no effect: it concerns vLLM, and the engine is {engine}")
     found = forecast(config, engine)
     return plan_rows(
@@ -113,7 +113,7 @@ def _chosen(config: Config, folder: RunFolder) -> tuple[str, str, str, str]:
 def _engine(config: Config, folder: RunFolder, shape: Shape | None, device: str) -> tuple[str, str]:
     """(engine, why it). A run goes on with the engine that it began with."""
     asked = _asked(config, folder)
-    if config.runtime.engine == "auto" and asked == "vllm":
+    if folder.exists and asked == "vllm":
         obstacle = vllm_obstacle(shape, device)
         if obstacle is not None:
             raise OpoError(
@@ -157,16 +157,19 @@ class Trainer:
             lambda: engine_settings(config, bytes_to_come=self._bytes_to_come()),
         )
         place = Path(self.model_path).expanduser()
-        start_run(  # When all that may fail at the start has not.
-            config,
-            folder,
-            device=str(self.device),
-            engine=self.engine.name,
-            initial_policy=str(place.resolve()) if place.exists() else self.model_path,
-            initial_policy_id=policy_id(self.model_path),
-            training_data=read_json(problems.parent / "source.json")
+        facts = {
+            "device": str(self.device),
+            "engine": self.engine.name,
+            "initial_policy": str(place.resolve()) if place.exists() else self.model_path,
+            "initial_policy_id": policy_id(self.model_path),
+            "training_data": read_json(problems.parent / "source.json")
             | {"audit": read_json(problems.parent / "audit.json")},
-        )
+        }
+        try:
+            start_run(config, folder, **facts)  # When all that may fail at the start has not.
+        except BaseException:
+            self.engine.close()
+            raise
 
     def _bytes_to_come(self) -> int:
         """What trainer and evaluations will take beside an engine that is awake."""
@@ -276,16 +279,19 @@ class Trainer:
             if is_whole and not is_saved:
                 self._checkpoint(done)
             if isinstance(stop, OpoError):
-                again = f"opo train --resume --out {self.folder.path}"
-                is_typed = stop.hint.startswith("--set")
-                raise OpoError(
-                    f"step {step + 1}: {stop.message}",
-                    f"{again} {stop.hint}" if is_typed else f"{again} goes on; {stop.hint}",
-                ) from stop
+                raise OpoError(f"step {step + 1}: {stop.message}", self._going_on(stop)) from stop
             raise
         if failures:
             count = round(failures * self.config.rollout.group_size)
             warn(f"the grader failed on {count} responses, which earned no reward: see steps.jsonl")
+
+    def _going_on(self, stop: OpoError) -> str:
+        """The hint of a run that stopped at a step: a setting of memory goes into the command."""
+        command = f"opo train --resume --out {self.folder.path}"
+        setting, _, others = stop.hint.partition(", or ")
+        if not setting.startswith("--set"):
+            return f"{command} goes on; {stop.hint}"
+        return f"{command} {setting}" + (f"; or {others}" if others else "")
 
     def _keep_rollouts(self, result: StepResult) -> float:
         """Writes the step's rollouts to the ledger, where it is their turn; returns the seconds."""

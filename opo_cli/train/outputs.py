@@ -109,10 +109,15 @@ def check_writable(path: Path) -> None:
 
 
 def start_run(config: Config, folder: RunFolder, **facts: Any) -> None:
-    """Puts a new run on disk; config.json, which makes it a run, comes last."""
+    """Puts a new run on disk; config.json, which makes it a run, comes last. A run that is gone on
+    with keeps what is said of it now: settings of memory, speed and instruments alone can differ
+    (`check_run`)."""
+    tables = config.model_dump(mode="json")
     if not folder.exists:
         write_json(folder.path / "environment.json", environment(seed=config.seed, **facts))
-        write_json(folder.path / "config.json", config.model_dump(mode="json"))
+    elif folder.config() == tables:
+        return
+    write_json(folder.path / "config.json", tables)
 
 
 def first_difference(there: Any, here: Any, key: str = "") -> str:

@@ -72,6 +72,8 @@ def update(
         the batch with its scores at rollout weights, which an update on policy has made itself.
     """
     own = TokenScores.zeros(batch.mask) if batch.old_logprobs is None else None
+    for optimizer in filter(None, (learner.optimizer, learner.critic_optimizer)):
+        optimizer.zero_grad()  # A step that was abandoned may have left some.
     for minibatch in minibatches(batch, step, config):
         counts, noise = step_counts(minibatch, config), HalfBatches(learner.policy)
         every_row = torch.arange(len(minibatch), device=batch.groups.device)

@@ -452,7 +452,7 @@ def test_the_greedy_reward_is_that_of_the_most_probable_tokens(
         (("train.use_activation_checkpointing=true",), "--set train.microbatch_tokens=256"),
         (
             ("train.use_activation_checkpointing=true", "train.microbatch_tokens=8"),
-            "--set rollout.max_new_tokens=16",
+            "another run with --set rollout.max_new_tokens=16",
         ),
     ],
 )
