@@ -199,7 +199,7 @@ def test_benchmarks_have_samples_and_limits_of_their_own(make, tmp_path: Path):
     [
         ("transformers", 512, "--set train.microbatch_tokens=256"),
         ("vllm", 512, "--set train.microbatch_tokens=256, or a smaller rollout.cache_gigabytes"),
-        ("transformers", 8, "--set eval.max_new_tokens=12"),
+        ("transformers", 8, "another run with --set eval.max_new_tokens=12"),
     ],
 )
 def test_scores_out_of_memory_say_what_to_lower(
