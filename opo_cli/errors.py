@@ -13,3 +13,9 @@ class OpoError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one printable line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return "".join(filter(str.isprintable, lines[0][:200]))

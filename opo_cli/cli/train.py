@@ -17,8 +17,8 @@ from opo_cli.cli.options import (
 
 if TYPE_CHECKING:
     from opo_cli.config import Config
-    from opo_cli.records import RunFolder
     from opo_cli.report.live import TrainView
+    from opo_cli.train.plan import Plan
 
 NAME = "train"
 
@@ -84,12 +84,13 @@ def command(
     warn_gpus(config) if dry_run and not check else check_gpus(config)
     from opo_cli.report.live import TrainView
     from opo_cli.train.interrupt import Interrupted
-    from opo_cli.train.loop import plan, train
+    from opo_cli.train.loop import train
+    from opo_cli.train.plan import plan
 
-    view = TrainView(stdout)
-    view.plan(plan(config, folder))
+    view, planned = TrainView(stdout), plan(config, folder)
+    view.plan(planned.rows)
     if dry_run:
-        _foresee(config, folder, view, use_check=check)
+        _foresee(planned, config, view, use_check=check)
         return
     try:
         train(config, folder, view, use_check=check)
@@ -106,15 +107,14 @@ def command(
     note(f"saved: {folder.path}")
 
 
-def _foresee(config: Config, folder: RunFolder, view: TrainView, *, use_check: bool) -> None:
+def _foresee(planned: Plan, config: Config, view: TrainView, *, use_check: bool) -> None:
     """Memory by part and a rough time; measured, too, if asked for."""
     from opo_cli.report.tables import print_tables
     from opo_cli.train.forecast import lines, memory_table
-    from opo_cli.train.loop import check, plan_memory
+    from opo_cli.train.loop import check
 
-    found = plan_memory(config, folder)
-    if not isinstance(found, str):
-        print_tables(view.console, [memory_table(found)], "rich")
-        view.plan(lines(found))
+    if not isinstance(planned.forecast, str):
+        print_tables(view.console, [memory_table(planned.forecast)], "rich")
+        view.plan(lines(planned.forecast))
     if use_check:
         check(config, view)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opo_cli.choose import choose
-from opo_cli.config import Columns
+from opo_cli.config import Columns, Eval
 from opo_cli.console import progress
 from opo_cli.data import tiny
 from opo_cli.data.files import READERS, read_file
@@ -148,6 +148,13 @@ def check_names(names: Iterable[str]) -> None:
                 f"'{other}' and '{name}' are both called '{benchmark_title(name)}' in results",
                 "rename one of the files",
             )
+
+
+def longest_response(settings: Eval) -> int:
+    """Tokens that a response of any evaluation may take, if the model can; 0: nothing is
+    evaluated."""
+    rows = [benchmark_row(name) for name in (*settings.benchmarks, *settings.during)]
+    return max((settings.max_new_tokens or row.max_new_tokens for row in rows), default=0)
 
 
 def benchmark_row(name: str) -> Benchmark:

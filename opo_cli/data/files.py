@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opo_cli.errors import OpoError
+from opo_cli.errors import OpoError, first_line
 
 Row = tuple[int, dict[str, Any]]
 """A row with its number as a user finds it: the line of a text file, else counted from 1."""
@@ -163,9 +163,3 @@ def schema_columns(schema: Any) -> tuple[str, ...]:
                 yield from names(field.type, f"{prefix}{field.name}.")
 
     return tuple(names(schema, ""))
-
-
-def first_line(error: BaseException) -> str:
-    """What a library's error says, in one printable line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return "".join(filter(str.isprintable, lines[0][:200]))

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opo_cli.config import Columns
-from opo_cli.data.files import Rows, first_line, schema_columns
-from opo_cli.errors import OpoError
+from opo_cli.data.files import Rows, schema_columns
+from opo_cli.errors import OpoError, first_line
 
 ANSWER_SECONDS = 10  # The first request; a hub that says nothing for longer counts as none.
 COMMIT = re.compile(r"[0-9a-f]{40}")

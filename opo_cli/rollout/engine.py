@@ -10,8 +10,8 @@ from functools import cache
 from typing import Protocol
 
 from opo_cli.config import Config
-from opo_cli.data.benchmarks import benchmark_row
-from opo_cli.errors import OpoError
+from opo_cli.data.benchmarks import longest_response
+from opo_cli.errors import OpoError, first_line
 from opo_cli.model.shape import PROMPT_ROOM, Shape
 from opo_cli.presets import resolve
 from opo_cli.types import Group, Prompt, Sampling
@@ -192,8 +192,10 @@ def _unknown(architecture: str) -> tuple[str, str] | None:
     try:
         known = _known_architectures()
     except Exception as error:  # An install that breaks at import does so with any type.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"vLLM cannot be imported: {reason}", f"{INSTALL}; or --engine transformers"
+        return (
+            f"vLLM cannot be imported: {first_line(error)}",
+            f"{INSTALL}; or --engine transformers",
+        )
     if architecture in known:
         return None
     return f"vLLM {VLLM_VERSION} does not know {architecture}", "--engine transformers"
@@ -217,27 +219,20 @@ def engine_settings(
     rollout, compute = config.rollout, config.model.compute_dtype
     dtype = compute if rollout.dtype == "auto" else rollout.dtype
     longest = config.data.max_prompt_tokens + rollout.max_new_tokens
+    evaluated = longest_response(config.eval)
+    if evaluated:
+        evaluated += max(PROMPT_ROOM, config.data.max_prompt_tokens)
     return EngineSettings(
         max_rows=rollout.max_rows,
         dtype=dtype,
         head_dtype=dtype if config.model.head_dtype == "compute" else config.model.head_dtype,
         cache_gigabytes=rollout.cache_gigabytes,
         execution=rollout.execution,
-        max_tokens=max(longest, _longest_evaluation(config)),
+        max_tokens=max(longest, evaluated),
         group_size=rollout.group_size if is_training else 1,
         request_tokens=longest,
         bytes_to_come=bytes_to_come,
     )
-
-
-def _longest_evaluation(config: Config) -> int:
-    """Prompt plus response, tokens; 0 where nothing is evaluated."""
-    settings = config.eval
-    limits = [
-        settings.max_new_tokens or benchmark_row(name).max_new_tokens
-        for name in (*settings.benchmarks, *settings.during)
-    ]
-    return max(PROMPT_ROOM, config.data.max_prompt_tokens) + max(limits) if limits else 0
 
 
 def without_effect(config: Config, engine: str) -> list[str]:

@@ -3,7 +3,8 @@
 Constructing `vllm.LLM` on a CPU moves torch's random state, sets environment variables that child
 processes would inherit (LD_PRELOAD, LD_LIBRARY_PATH, LOCAL_WORLD_SIZE, ...), replaces
 `torch.set_num_threads` by a function that does nothing, may change the number of threads and the
-cores that we may run on, and writes to the terminal from C++.
+cores that we may run on, freezes the garbage collector, changes `sys.path`, `sys.excepthook` and
+how multiprocessing starts, and writes to the terminal from C++.
 """
 
 from __future__ import annotations
@@ -34,8 +35,7 @@ def settings_before_import() -> None:
     """vLLM reads its variables when it is imported."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] != "0":
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # Whatever the user has set.
 
 
 @contextmanager
@@ -45,10 +45,8 @@ def undisturbed() -> Iterator[None]:
     set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     handlers, excepthook, path = _handlers(), sys.excepthook, list(sys.path)
-    start_method, is_frozen = (
-        multiprocessing.get_start_method(allow_none=True),
-        gc.get_freeze_count(),
-    )
+    start_method = multiprocessing.get_start_method(allow_none=True)
+    is_frozen = gc.get_freeze_count() > 0
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with torch.random.fork_rng(devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")

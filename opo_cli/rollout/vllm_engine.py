@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opo_cli.errors import OpoError
+from opo_cli.errors import OpoError, first_line
 from opo_cli.model.memory import out_of_memory
 from opo_cli.model.policy import end_token_ids
 from opo_cli.model.precision import precision_of
@@ -273,8 +273,7 @@ def _failing(what: str, memory_hint: str = "lower rollout.cache_gigabytes") -> I
     except OpoError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise EngineError(f"vLLM {what}: {reason}", LOG_HINT) from error
+        raise EngineError(f"vLLM {what}: {first_line(error)}", LOG_HINT) from error
 
 
 def create(model, tokenizer, settings: EngineSettings) -> VllmEngine:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opo_cli.config import Config
-from opo_cli.data.benchmarks import benchmark_row
+from opo_cli.data.benchmarks import benchmark_row, longest_response
 from opo_cli.evaluate.settings import num_samples, takes_kl
 from opo_cli.model.device import Device
 from opo_cli.model.footprint import FP32, Microbatch, Moment
@@ -76,7 +76,7 @@ def evaluation_load(config: Config, shape: Shape) -> Load | None:
     rows = [benchmark_row(name) for name in (*settings.benchmarks, *settings.during)]
     if not rows:
         return None
-    response = settings.max_new_tokens or max(row.max_new_tokens for row in rows)
+    response = longest_response(settings)
     prompt, context = PROMPT_ROOM, shape.max_positions
     if context is not None:
         if not settings.max_new_tokens:  # As `room_for_response`.
@@ -118,7 +118,7 @@ def evaluation_bytes(config: Config, shape: Shape, device: Device) -> int:
     load = evaluation_load(config, shape)
     if load is None:
         return 0
-    reference = learner_parts(config, shape, device).get("reference policy", (0,))
+    reference = learner_parts(config, shape, device)["reference policy"]
     visiting = reference[-1] if config.train.use_reference_offload else 0
     return visiting + _evaluated(config, shape, device, load).total
 

@@ -18,7 +18,7 @@ from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.pool import Grader
 from opo_cli.model.device import training_device
 from opo_cli.model.shape import shape_of
-from opo_cli.rollout.engine import Engine, Progress
+from opo_cli.rollout.engine import Engine
 from opo_cli.train.budget import STEP_PHASES, Load, changed, load_of, memory_parts, totals
 from opo_cli.train.learner import Learner
 from opo_cli.train.speed import flops_per_second, peak_of, update_flops
@@ -42,7 +42,7 @@ class Checked:
 
 
 @dataclass(slots=True)
-class Peak:
+class PeakMemory:
     """The most bytes of a step, over stretches in which the engine is awake or asleep.
 
     While vLLM sleeps torch goes on counting its tensors, of which nothing is left but addresses.
@@ -80,7 +80,7 @@ class Peak:
 class Unending:
     """An engine whose every response goes on to the limit; `peak` is told when it sleeps."""
 
-    def __init__(self, engine: Engine, peak: Peak):
+    def __init__(self, engine: Engine, peak: PeakMemory):
         self._engine, self._peak, self.name = engine, peak, engine.name
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, **keys) -> list[Group]:
@@ -145,7 +145,6 @@ def worst_step(
     learner: Learner,
     engine: Engine,
     grader: Grader,
-    progress: Progress | None = None,
 ) -> Checked:
     """The longest prompts, every response at its limit, the full batch, through all of a step.
 
@@ -155,11 +154,9 @@ def worst_step(
     once = changed(config, {"algorithm.max_sampling_rounds": 1})
     worst = worst_prompts(prompts, config.rollout.prompts_per_step)
     source = TrainingPrompts(worst, config.seed)
-    peak = Peak(learner.policy.device)
+    peak = PeakMemory(learner.policy.device)
     with unchanged(learner):
-        record = training_step(
-            0, source, once, learner, Unending(engine, peak), grader, progress=progress
-        ).record
+        record = training_step(0, source, once, learner, Unending(engine, peak), grader).record
     peak_bytes = peak.measured()
     engine.load_weights(learner.policy, 0)
     return _checked(config, learner, engine, record, len(worst[0].token_ids), peak_bytes)

@@ -22,22 +22,13 @@ from opo_cli.evaluate.run import Evaluator, check_requests
 from opo_cli.grading.pool import Grader
 from opo_cli.model.device import training_device
 from opo_cli.model.folder import policy_id
-from opo_cli.model.lookup import find_shape
 from opo_cli.model.policy import check_context, choose_device, load_policy
 from opo_cli.model.precision import Precision
-from opo_cli.model.shape import Shape, shape_of
+from opo_cli.model.shape import shape_of
 from opo_cli.records import RunFolder, cache_folder, disk_errors, read_json, write_json
 from opo_cli.report.live import TrainView
-from opo_cli.report.plan import plan_rows
-from opo_cli.rollout.engine import (
-    Engine,
-    choose_engine,
-    engine_settings,
-    vllm_obstacle,
-    without_effect,
-)
+from opo_cli.rollout.engine import Engine, engine_settings
 from opo_cli.rollout.revival import start_engine
-from opo_cli.rollout.sizes import check_cache, longest_request, vllm_cache
 from opo_cli.train.batch import ledger_columns
 from opo_cli.train.budget import evaluation_bytes
 from opo_cli.train.check import worst_step
@@ -47,86 +38,14 @@ from opo_cli.train.checkpoint import (
     remove_checkpoints,
     save_checkpoint,
 )
-from opo_cli.train.forecast import Forecast, check_lines, fit_line, forecast
+from opo_cli.train.forecast import check_lines
 from opo_cli.train.interrupt import Interrupted, Interrupts
 from opo_cli.train.learner import Learner, make_reference, new_learner
 from opo_cli.train.outputs import start_run
+from opo_cli.train.plan import asked_engine, engine_of
 from opo_cli.train.step import StepResult, training_step
 from opo_cli.train.warmstart import prepare
 from opo_cli.types import GRADER_FAILURES, Prompt
-
-
-def plan(config: Config, folder: RunFolder) -> list[tuple[str, str]]:
-    """The plan before step 0.
-
-    Raises:
-        OpoError: a device that is not there.
-    """
-    kind, why_device, engine, why_engine = _chosen(config, folder)
-    _check_sizes(config, engine)
-    for setting in () if folder.exists else without_effect(config, engine):
-        warn(f"{setting} has no effect: it concerns vLLM, and the engine is {engine}")
-    found = forecast(config, engine)
-    return plan_rows(
-        config,
-        device=f"{kind} ({why_device})",
-        engine=f"{engine} ({why_engine})",
-        memory=found if isinstance(found, str) else fit_line(found),
-        out=str(folder.path),
-    )
-
-
-def plan_memory(config: Config, folder: RunFolder) -> Forecast | str:
-    """Memory and time of the worst step, part by part; in words why that is unknown."""
-    return forecast(config, _chosen(config, folder)[2])
-
-
-def _check_sizes(config: Config, engine: str) -> None:
-    """What follows from the shape alone. Raises OpoError where a run could not start."""
-    shape, _ = find_shape(config.model)
-    if shape is None:
-        return
-    longest, most = config.rollout.max_new_tokens, shape.max_positions
-    if most is not None and longest >= most:
-        raise OpoError(
-            f"rollout.max_new_tokens = {longest}: the model takes {most} tokens, prompt included",
-            f"--set rollout.max_new_tokens={most // 2}",
-        )
-    if engine == "vllm" and config.rollout.cache_gigabytes:
-        settings = engine_settings(config)
-        size = vllm_cache(shape, settings, longest_request(shape, settings), room=0)
-        check_cache(size, settings.cache_gigabytes)
-
-
-def _chosen(config: Config, folder: RunFolder) -> tuple[str, str, str, str]:
-    """(device, why it, engine, why it)."""
-    planned = training_device(config)
-    if planned.is_here:
-        device, why_device = choose_device(config.runtime.device)
-        kind = device.type
-    else:
-        kind, why_device = "cuda", f"{planned.name}, which is not here"
-    shape, _ = find_shape(config.model)
-    return kind, why_device, *_engine(config, folder, shape, kind)
-
-
-def _engine(config: Config, folder: RunFolder, shape: Shape | None, device: str) -> tuple[str, str]:
-    """(engine, why it). A run goes on with the engine that it began with."""
-    asked = _asked(config, folder)
-    if folder.exists and asked == "vllm":
-        obstacle = vllm_obstacle(shape, device)
-        if obstacle is not None:
-            raise OpoError(
-                f"'{folder.path}' began with vLLM, and {obstacle[0]}",
-                "resume it where vLLM runs: another engine draws other responses; or start "
-                "another run with --out",
-            )
-    return choose_engine(asked, shape, device)
-
-
-def _asked(config: Config, folder: RunFolder) -> str:
-    began_with = folder.environment().get("engine") if folder.exists else None
-    return (began_with or "auto") if config.runtime.engine == "auto" else config.runtime.engine
 
 
 class Trainer:
@@ -150,8 +69,8 @@ class Trainer:
         self._pieces: dict[int, str] = {}
         self.learner: Learner = new_learner(policy, make_reference(policy, config), config)
         self.engine: Engine = start_engine(
-            _engine(config, folder, shape_of(policy.config), self.device.type)[0],
-            _asked(config, folder),
+            engine_of(config, folder, shape_of(policy.config), self.device.type)[0],
+            asked_engine(config, folder),
             policy,
             self.tokenizer,
             lambda: engine_settings(config, bytes_to_come=self._bytes_to_come()),

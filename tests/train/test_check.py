@@ -10,7 +10,7 @@ import torch
 
 from opo_cli.grading.pool import Grader
 from opo_cli.presets import resolve
-from opo_cli.train.check import Peak, Unending, unchanged, worst_prompts, worst_step
+from opo_cli.train.check import PeakMemory, Unending, unchanged, worst_prompts, worst_step
 from opo_cli.train.learner import make_reference, new_learner
 
 
@@ -63,7 +63,7 @@ def test_the_worst_step_changes_nothing(algorithm, policy_and_tokenizer, prompts
 
 def test_a_sleeping_engines_tensors_are_counted_by_torch_and_are_not_there():
     """Weights and cache of 35 beside 20 that always stay; the update takes 30 more."""
-    found = Peak(torch.device("cpu"))
+    found = PeakMemory(torch.device("cpu"))
     found.add(20 + 35 + 4, absent=35)  # Awake: a batch of 4 comes and goes.
     assert found.num_bytes == 59
     found.add(20 + 35 + 30)  # Asleep: torch counts 85, of which 50 are there.
@@ -79,7 +79,7 @@ def test_a_sleeping_engines_tensors_are_counted_by_torch_and_are_not_there():
 def test_the_peak_of_a_gpu_is_told_stretch_by_stretch():
     gpu = torch.device("cuda")
     kept = torch.cuda.memory_allocated(gpu)
-    peak = Peak(gpu)
+    peak = PeakMemory(gpu)
     engine = torch.empty(2**26, dtype=torch.uint8, device=gpu)
     peak.cut(absent=engine.nbytes)
     torch.empty(2**25, dtype=torch.uint8, device=gpu)
@@ -87,7 +87,7 @@ def test_the_peak_of_a_gpu_is_told_stretch_by_stretch():
 
 
 def test_an_engine_without_end_passes_on_what_it_is_told(policy_and_tokenizer, engine):
-    unending = Unending(engine, Peak(torch.device("cpu")))
+    unending = Unending(engine, PeakMemory(torch.device("cpu")))
     unending.sleep()
     unending.load_weights(policy_and_tokenizer[0], 7)
     assert engine.version == 7

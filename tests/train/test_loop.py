@@ -9,9 +9,9 @@ from rich.console import Console
 
 from opo_cli.errors import OpoError
 from opo_cli.presets import resolve
-from opo_cli.records import RunFolder
+from opo_cli.records import RunFolder, read_json, write_json
 from opo_cli.report.live import TrainView
-from opo_cli.rollout.engine import EngineError
+from opo_cli.rollout.engine import EngineError, vllm_version
 from opo_cli.train.interrupt import Interrupts
 from opo_cli.train.loop import Trainer
 from opo_cli.train.outputs import difference_from
@@ -71,16 +71,13 @@ def test_the_last_whole_step_is_kept_and_gone_on_from(error, base, in_tmp: Path)
     assert weights[0] == weights[1]
 
 
+@pytest.mark.skipif(vllm_version() is not None, reason="vLLM is installed")
 def test_an_engine_of_another_kind_does_not_take_over(base, in_tmp: Path):
     """A run begun with vLLM is not gone on with in silence where vLLM is gone."""
-    from opo_cli.records import read_json, write_json
-    from opo_cli.rollout.engine import vllm_version
-
     folder = RunFolder(in_tmp / "run")
     with pytest.raises(OpoError):
         run(folder, (2, EngineError("died", "")))
     facts = read_json(folder.path / "environment.json")
     write_json(folder.path / "environment.json", facts | {"engine": "vllm"})
-    if vllm_version() is None:
-        with pytest.raises(OpoError, match="run' began with vLLM, and vLLM is not installed"):
-            run(folder)
+    with pytest.raises(OpoError, match="run' began with vLLM, and vLLM is not installed"):
+        run(folder)
