@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from opo_cli.evaluate.estimators import interval, most_trials_of, pass_at_k, standard_error
-from opo_cli.report.estimate import t_quantile
+from opo_cli.evaluate.estimators import interval, most_trials_of, standard_error
+from opo_cli.report.estimate import pass_at_k, t_quantile
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 POPULATIONS: dict[str, Draw] = {

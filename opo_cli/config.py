@@ -341,6 +341,11 @@ class Rollout(Section):
 class Train(Section):
     steps: Count = 40
     """Rollout batches."""
+    budget: Annotated[int, Field(ge=0)] = 0
+    """Ends the run instead, after the step that reaches it; 0: train.steps ends it."""
+    budget_unit: Literal["steps", "samples", "gradient-steps", "tokens"] = "steps"
+    """Of the budget: rollout batches, responses sampled, optimizer steps, or response tokens
+    sampled."""
     microbatch_tokens: Count = 2048
     """Padded tokens per forward and backward."""
     use_activation_checkpointing: bool = False
@@ -354,6 +359,12 @@ class Eval(Section):
     """Evaluated before and after training: rows of `opo list benchmarks`, or data files."""
     columns: Columns = Columns()
     """Of the data files among them."""
+    validation: tuple[str, ...] = ()
+    """Benchmarks or data files by which checkpoints and swept settings are chosen; none of
+    eval.benchmarks."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The final policy: after the last step, or with the highest mean avg@n over eval.validation of
+    those evaluated every eval.every steps and the last (of equals the earliest)."""
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between evaluations during training; 0: none."""
     during: tuple[str, ...] = ()
@@ -380,6 +391,11 @@ class Eval(Section):
         if self.samples and self.k and max(self.k) > self.samples:
             raise ValueError(f"k {max(self.k)} exceeds the {self.samples} samples per problem")
         return self
+
+    @property
+    def every_benchmark(self) -> tuple[str, ...]:
+        """All that is evaluated at any time, each once."""
+        return tuple(dict.fromkeys((*self.benchmarks, *self.during, *self.validation)))
 
 
 class Grading(Section):
@@ -451,6 +467,10 @@ class Compare(Section):
     """Rows of `opo list algorithms`."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     """Training seeds of each."""
+    match: Literal["steps", "samples", "gradient-steps", "tokens"] = "steps"
+    """The budget that all algorithms share; see train.budget_unit."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """The smallest difference in accuracy that matters: what verdicts are about."""
 
 
 class Config(Section):
@@ -571,8 +591,39 @@ def check(config: Config) -> None:
             f"{alternative}; or --set algorithm.allow_mismatched_reduction=true to measure just "
             "that",
         )
+    _check_budget(config.train)
+    _check_validation(config.eval)
     if not config.model.path:
         _check_heads(config.model.embedded)
+
+
+def _check_budget(train: Train) -> None:
+    if not train.budget and train.budget_unit != "steps":
+        raise OpoError(
+            f"train.budget_unit = '{train.budget_unit}' without a budget",
+            "--set train.budget=N, N of them; or --set train.budget_unit=steps",
+        )
+
+
+def _check_validation(evaluation: Eval) -> None:
+    shared = [name for name in evaluation.validation if name in evaluation.benchmarks]
+    if shared:
+        raise OpoError(
+            f"'{shared[0]}' is in eval.validation and in eval.benchmarks: what it chooses would be "
+            "reported on it",
+            "leave it out of one of the two",
+        )
+    if evaluation.checkpoint == "best" and not evaluation.validation:
+        raise OpoError(
+            "eval.checkpoint = 'best' without eval.validation to choose by",
+            "--set eval.checkpoint=last, or name some: "
+            """--set 'eval.validation=["tiny-validation"]'""",
+        )
+    if evaluation.checkpoint == "best" and not evaluation.every:
+        raise OpoError(
+            "eval.checkpoint = 'best' with eval.every = 0: there is but the last to choose from",
+            "--set eval.every=10, or --set eval.checkpoint=last",
+        )
 
 
 def _check_heads(shape: Embedded) -> None:

@@ -61,7 +61,14 @@ METRICS: dict[str, Metric] = {
     "all_right_groups": Metric("all right", "share of groups with no wrong response", "share"),
     "all_wrong_groups": Metric("all wrong", "share of groups with no correct response", "share"),
     "num_sampled_groups": Metric("groups", "groups sampled for the step", "count", digits=0),
-    "num_tokens": Metric("tokens", "response tokens sampled for the step", "tokens", digits=0),
+    "num_samples": Metric(
+        "samples",
+        "responses sampled for the step, a baseline's greedy ones included",
+        "count",
+        "",
+        0,
+    ),
+    "num_tokens": Metric("tokens", "response tokens of those", "tokens", digits=0),
     # --- rewards and advantages: of the batch that was trained on
     "reward": Metric(
         "reward", "mean over responses of r, shaped and before any KL penalty", "reward", "higher"
@@ -241,4 +248,20 @@ METRICS: dict[str, Metric] = {
     "tokens_per_second": Metric(
         "tok/s", "response tokens / step_seconds", "tokens/second", "higher", 0
     ),
+    # --- memory
+    "memory_gigabytes": Metric(
+        "memory GB",
+        "most that the process has held so far: on a GPU the tensors that torch counts there (of a "
+        "sleeping vLLM, too), on a CPU all of it, libraries included",
+        "GB",
+        "lower",
+    ),
 }
+
+BUDGETS = {
+    "steps": None,
+    "samples": "num_samples",
+    "gradient-steps": "num_optimizer_steps",
+    "tokens": "num_tokens",
+}
+"""Unit of a budget -> the metric whose sum over a run's steps it bounds; steps count themselves."""

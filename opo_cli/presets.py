@@ -143,10 +143,7 @@ def _explained(error: ValidationError) -> OpoError:
     location = [str(part) for part in first["loc"]]
     key, value = ".".join(location), first["input"]
     if first["type"] == "extra_forbidden":
-        known = _keys_at(location[:-1])
-        prefix = "".join(f"{part}." for part in location[:-1])
-        nearest = did_you_mean(location[-1], known, "key")
-        return OpoError(f"unknown config key '{key}'", nearest.replace("mean '", f"mean '{prefix}"))
+        return _unknown_key(location)
     if first["type"] == "missing":
         return OpoError(f"config key '{key}' is missing", f"give it: --set {key}=VALUE")
     if first["type"] == "value_error":
@@ -157,6 +154,28 @@ def _explained(error: ValidationError) -> OpoError:
     return OpoError(
         f"{key} = {shown!r}: {first['msg'].lower()}", f"--set {key}=VALUE; {_about(location)}"
     )
+
+
+def check_key(key: str) -> None:
+    """
+    Raises:
+        OpoError: no setting is called `key`, or it is a whole section.
+    """
+    location = key.split(".")
+    for depth in range(len(location)):
+        if location[depth] not in _keys_at(location[:depth]):
+            raise _unknown_key(location[: depth + 1])
+    if _model_at(location) is not _model_at(location[:-1]):
+        first = _keys_at(location)[0]
+        raise OpoError(f"config key '{key}' is a section", f"name a setting: {key}.{first}")
+
+
+def _unknown_key(location: list[str]) -> OpoError:
+    """`location`: where the last part is none of the keys."""
+    prefix = "".join(f"{part}." for part in location[:-1])
+    nearest = did_you_mean(location[-1], _keys_at(location[:-1]), "key")
+    hint = nearest.replace("mean '", f"mean '{prefix}")
+    return OpoError(f"unknown config key '{'.'.join(location)}'", hint)
 
 
 def _model_at(location: Iterable[str]) -> type[Section]:

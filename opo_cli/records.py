@@ -274,6 +274,12 @@ class RunFolder:
     def evals(self) -> list[dict[str, Any]]:
         return read_lines(self.path / "evals.jsonl")
 
+    @property
+    def final_step(self) -> int:
+        """The step whose weights are in `model/`: the last, or the best on validation."""
+        chosen = [r["step"] for r in self.evals() if r["policy"] == "final"]
+        return chosen[0] if chosen else len(self.steps())
+
     def add_step(self, record: dict[str, Any]) -> None:
         with (self.path / "steps.jsonl").open("a") as file:
             file.write(_lines([record]))

@@ -9,7 +9,7 @@ from opo_cli.algorithms import ALGORITHMS
 from opo_cli.config import Algorithm, Config, Section
 from opo_cli.errors import OpoError
 from opo_cli.metrics import METRICS
-from opo_cli.presets import parse_override, resolve
+from opo_cli.presets import check_key, parse_override, resolve
 from opo_cli.report.plan import certificate_line, objective_line
 
 
@@ -173,3 +173,42 @@ def test_the_hint_for_key_value_heads_works():
         resolve("tiny", overrides=["model.embedded.num_key_value_heads=3"])
     for count in caught.value.hint.rpartition("one of ")[2].split(", "):
         resolve("tiny", overrides=[f"model.embedded.num_key_value_heads={count}"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["train.budget_unit=tokens"], "budget_unit = 'tokens' without a budget"),
+        (["eval.validation=['tiny-mid']"], "'tiny-mid' is in eval.validation and in eval.bench"),
+        (["eval.checkpoint=best"], "eval.every = 0: there is but the last"),
+        (["eval.checkpoint=best", "eval.every=2", "eval.validation=[]"], "to choose by"),
+        (["compare.margin=0"], "compare.margin = 0"),
+        (["compare.match=hours"], "compare.match = 'hours'"),
+    ],
+)
+def test_budgets_and_checkpoint_rules_that_cannot_be(changes, message):
+    with pytest.raises(OpoError, match=message):
+        resolve("tiny", overrides=changes)
+
+
+def test_everything_evaluated_is_named_once():
+    sets = ["eval.during=['tiny-mid','AIME24']", "eval.validation=['tiny-validation']"]
+    assert resolve("smoke", overrides=sets).eval.every_benchmark == (
+        *("tiny-easy", "tiny-mid", "AIME24"),
+        "tiny-validation",
+    )
+
+
+def test_a_key_is_a_setting_or_an_error():
+    check_key("optim.learning_rate")
+    check_key("seed")
+    for key, hint in (
+        ("optim.learning_rat", "did you mean 'optim.learning_rate'?"),
+        ("optimm.beta1", "did you mean 'optim'?"),
+        ("seed.x", "known keys"),
+        ("model.embedded", "name a setting: model.embedded.hidden_size"),
+        ("", "known keys"),
+    ):
+        with pytest.raises(OpoError) as caught:
+            check_key(key)
+        assert hint in caught.value.hint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,21 +12,31 @@ from opo_cli.cli.options import (
     Format,
     FormatOption,
     SetOption,
-    num_cores,
     parse_names,
     parse_numbers,
     prepare_process,
 )
 
 if TYPE_CHECKING:
-    from opo_cli.config import Config
+    from opo_cli.records import RunFolder
+    from opo_cli.report.compare import Comparison
+    from opo_cli.train.cells import Cell
 
 NAME = "compare"
 
 
+class Match(StrEnum):
+    """Keys of `metrics.BUDGETS`."""
+
+    steps = "steps"
+    samples = "samples"
+    gradient_steps = "gradient-steps"
+    tokens = "tokens"
+
+
 def command(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Finished runs to tabulate.")
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Finished runs to compare.")
     ] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", "-p", help="First do what is missing of this preset.")
@@ -35,78 +47,183 @@ def command(
     seeds: Annotated[
         str | None, typer.Option(help="With --preset: 0,1,2 or 0-4; else the preset's.")
     ] = None,
+    match: Annotated[
+        Match | None, typer.Option(help="Budget held equal; of finished runs: that must be equal.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="So much of it; else what the preset's steps take.")
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SECTION.KEY=A,B", help="Each algorithm at its own best, by validation."
+        ),
+    ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Runs at once; else one per core, on a GPU one.")
+        int | None, typer.Option(help="Runs at once; else one per core, or one per GPU.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only what exists, what is missing, and how long.")
+    ] = False,
+    measure: Annotated[str, typer.Option(help="What verdicts are about: avg, or pass@K.")] = "avg",
+    margin: Annotated[
+        float | None, typer.Option(help="Smallest difference that matters; else the preset's.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Hold the others against this one; else all pairs.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Reward whose first reaching is told.")
     ] = None,
     curves: Annotated[
         str, typer.Option(help="Metrics drawn over steps; see: opo list metrics.")
     ] = "reward,entropy,kl_exact_sequence",
+    allow_incomparable: Annotated[
+        bool, typer.Option("--allow-incomparable", help="Tabulate runs that do not compare.")
+    ] = False,
+    out: Annotated[
+        str | None, typer.Option(help="Folder of the comparison; else under comparisons/.")
+    ] = None,
+    html: Annotated[str | None, typer.Option(help="The report, once more, as this file.")] = None,
+    figures: Annotated[
+        str | None, typer.Option(help="Charts as SVG, PNG and PDF into this folder.")
+    ] = None,
     overrides: SetOption = None,
     format: FormatOption = Format.rich,
 ) -> None:
-    """Tabulate runs side by side; with a preset, train what is missing first."""
-    from opo_cli.choose import choose
-    from opo_cli.console import out
+    """Hold runs against each other; with a preset, train what is missing first."""
+    from opo_cli.config import Compare
     from opo_cli.errors import OpoError
-    from opo_cli.metrics import METRICS
-    from opo_cli.records import find_run
-    from opo_cli.report.compare import comparison
-    from opo_cli.report.tables import print_report
+    from opo_cli.report.compare import Options, compare
 
-    names = parse_names(curves, "--curves")
-    for name in names:
-        choose(name, METRICS, "metric")
+    names = _metrics(curves)
     if bool(runs) == bool(preset):
         raise OpoError(
             "both runs and a preset were given" if runs else "neither runs nor a preset were given",
             "opo compare RUN RUN ..., or opo compare --preset tiny",
         )
-    if jobs is not None and jobs < 1:
-        raise OpoError(f"--jobs {jobs}: at least one run at a time", "leave it out: one per core")
-    if runs and (algorithms or seeds or jobs or overrides):
+    if runs and (algorithms or seeds or budget or sweep or jobs or dry_run or overrides):
         raise OpoError(
-            "--algorithms, --seeds, --jobs and --set go with --preset, not with finished runs",
+            "--algorithms, --seeds, --budget, --sweep, --jobs, --dry-run and --set go with "
+            "--preset, not with finished runs",
             "leave them out, or give a preset instead of runs",
         )
-    failed = []
+    check_share(margin, "--margin")
+    failed: list[Cell] = []
+    defaults = Compare()
     if preset:
         prepare_process()
-        from opo_cli.train.matrix import plan_matrix, run_matrix
+        from opo_cli.train.cells import parse_sweep, plan_matrix
 
+        swept = None if sweep is None else parse_sweep(sweep)
         cells = plan_matrix(
             preset,
             _algorithms(algorithms),
             None if seeds is None else parse_numbers(seeds, "--seeds"),
             overrides,
+            sweep=swept,
+            match=match,
+            budget=budget,
         )
-        missing = [cell for cell in cells if not cell.folder.is_finished]
-        failed = run_matrix(cells, num_jobs(missing[0].config, jobs) if missing else 1)
+        defaults = cells[0].config.compare
+        failed = _train(cells, jobs, only_plan=dry_run)
+        if dry_run:
+            return
         folders = [cell.folder for cell in cells if cell.folder.is_finished]
+        default_out = _folder_name(preset, list({cell.algorithm: 0 for cell in cells}), folders)
     else:
+        from opo_cli.records import find_run
+
+        swept = None
         folders = list({run.path.resolve(): run for run in map(find_run, runs)}.values())
+        default_out = _folder_name("runs", [], folders)
     if folders:
-        print_report(out, comparison(folders, names), format)
+        options = Options(
+            curves=names,
+            measure=measure,
+            margin=defaults.margin if margin is None else margin,
+            match=match or (defaults.match if preset else None),
+            against=against,
+            swept=swept.key if swept else None,
+            threshold=threshold,
+            allow_incomparable=allow_incomparable,
+        )
+        comparison = compare(folders, options)
+        _tell(comparison, format, Path(out or default_out), html, figures)
     if failed:
         raise typer.Exit(1)
 
 
-def num_jobs(config: Config, asked: int | None) -> int:
-    """Runs at once: on a GPU, which every run takes whole, one.
+def _metrics(curves: str) -> list[str]:
+    from opo_cli.choose import choose
+    from opo_cli.metrics import METRICS
 
-    Raises:
-        OpoError: more are asked for.
-    """
+    names = parse_names(curves, "--curves")
+    for name in names:
+        choose(name, METRICS, "metric")
+    return names
+
+
+def check_share(value: float | None, option: str) -> None:
+    """Raises OpoError where it is not between 0 and 1."""
     from opo_cli.errors import OpoError
-    from opo_cli.model.device import training_device
 
-    if not training_device(config).is_gpu:
-        return asked or num_cores()
-    if asked and asked > 1:
-        raise OpoError(
-            f"--jobs {asked}: these runs train on a GPU, which each of them takes whole",
-            "leave it out: one at a time; or --set runtime.device=cpu",
-        )
-    return 1
+    if value is not None and not 0 < value < 1:
+        raise OpoError(f"{option} {value:g} is not between 0 and 1", f"for example: {option} 0.02")
+
+
+def _train(cells: list[Cell], jobs: int | None, *, only_plan: bool) -> list[Cell]:
+    """Shows the plan and does what is missing; returns the cells that failed."""
+    from opo_cli.console import err
+    from opo_cli.model.device import check_gpus, warn_gpus
+    from opo_cli.report.tables import print_tables
+    from opo_cli.train.duration import plan_table
+    from opo_cli.train.matrix import num_jobs, run_matrix
+
+    missing = [cell for cell in cells if not cell.folder.is_finished]
+    count = num_jobs(missing[0].config, jobs) if missing else 1
+    if missing:
+        (warn_gpus if only_plan else check_gpus)(missing[0].config)
+    if missing or only_plan:
+        print_tables(err, [plan_table(cells, count)], "rich")
+    return [] if only_plan else run_matrix(cells, count)
+
+
+def _folder_name(first: str, algorithms: list[str], folders: list[RunFolder]) -> str:
+    """`comparisons/tiny-opo-grpo-1a2b3c`: the hash is of the runs that are compared."""
+    from opo_cli.records import digest
+
+    shown = algorithms if len(algorithms) <= 4 else [f"{len(algorithms)}-algorithms"]
+    runs = digest(sorted(str(folder.path.resolve()) for folder in folders))[:6]
+    return "/".join(("comparisons", "-".join((first, *shown, runs))))
+
+
+def _tell(
+    comparison: Comparison, format: Format, folder: Path, html: str | None, figures: str | None
+) -> None:
+    """Prints the tables; writes report and results. What cannot be written loses no table."""
+    import sys
+
+    from opo_cli.console import note, out
+    from opo_cli.records import write_json, write_text
+    from opo_cli.report.compare import report
+    from opo_cli.report.compare_page import page_of
+    from opo_cli.report.page import render
+    from opo_cli.report.tables import print_report
+
+    found = report(comparison)
+    print_report(out, found, format)
+    page = page_of(comparison, " ".join(["opo", *sys.argv[1:]]))
+    text = render(page)
+    for path in (folder / "report.html", *([Path(html)] if html else [])):
+        write_text(path, text)
+        note(f"report: {path}")
+    write_json(folder / "results.json", list(found.records))
+    if figures:
+        from opo_cli.report.figures import save_figures
+
+        paths = save_figures(page, Path(figures))
+        note(f"{len(paths)} figures in {figures}")
 
 
 def _algorithms(text: str | None) -> list[str] | None:

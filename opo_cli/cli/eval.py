@@ -105,7 +105,7 @@ def command(
     for line in setting_differences(records):
         warn(line)
     if folder is not None:  # After the table: a folder that cannot be written costs no result.
-        folder.add_evals({"policy": "asked", "step": config.train.steps, **r} for r in records)
+        folder.add_evals({"policy": "asked", "step": folder.final_step, **r} for r in records)
 
 
 def _given(table: dict[str, Any]) -> dict[str, Any]:

@@ -107,14 +107,14 @@ def _runs():
     for folder in list_runs():
         config = folder.config()
         steps = folder.steps()
-        done, total = len(steps), config["train"]["steps"]
+        end = "" if config["train"].get("budget") else f" of {config['train']['steps']}"
         rows.append(
             (
                 str(folder.path),
                 config["preset"],
                 algorithm_label(config),
                 str(config["seed"]),
-                "finished" if folder.is_finished else f"step {done} of {total}",
+                "finished" if folder.is_finished else f"step {len(steps)}{end}",
                 certificate_of(steps).share,
             )
         )

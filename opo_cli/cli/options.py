@@ -21,6 +21,7 @@ class Format(StrEnum):
     markdown = "markdown"
     csv = "csv"
     json = "json"
+    latex = "latex"
 
 
 PresetOption = Annotated[str, typer.Option("--preset", "-p", help="See: opo list presets.")]
@@ -96,9 +97,3 @@ def parse_columns(text: str, option: str) -> dict[str, str]:
             f"for example: {option} question=problem,answer=solution",
         )
     return {key.strip(): column.strip() for key, _, column in pairs}
-
-
-def num_cores() -> int:
-    """The cores that this process may use, where the system tells."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1

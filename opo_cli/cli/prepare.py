@@ -46,7 +46,7 @@ def command(
     asked = [] if benchmarks is None else parse_names(benchmarks, "--benchmarks")
     config = resolve(preset or DEFAULT_PRESET, overrides=overrides or ())
     is_whole = bool(not asked or preset or overrides)
-    own = (*config.eval.benchmarks, *config.eval.during, *config.data.audit) if is_whole else ()
+    own = (*config.eval.every_benchmark, *config.data.audit) if is_whole else ()
     check_names([*asked, *own])
     names = list(dict.fromkeys([*asked, *(name for name in own if benchmark_row(name).hub)]))
     prepare_process()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +55,7 @@ def command(
     ] = False,
 ) -> None:
     """Train a model by reinforcement learning, evaluate it before and after."""
+    started = time.monotonic()
     from opo_cli.console import note
     from opo_cli.console import out as stdout
     from opo_cli.presets import resolve
@@ -83,6 +85,7 @@ def command(
 
     warn_gpus(config) if dry_run and not check else check_gpus(config)
     from opo_cli.report.live import TrainView
+    from opo_cli.report.spending import Spending
     from opo_cli.train.interrupt import Interrupted
     from opo_cli.train.loop import train
     from opo_cli.train.plan import plan
@@ -93,10 +96,11 @@ def command(
         _foresee(planned, config, view, use_check=check)
         return
     try:
-        train(config, folder, view, use_check=check)
+        train(config, folder, view, use_check=check, started=started)
     except Interrupted as interrupt:
         if folder.exists:
-            note(f"stopped after step {len(folder.steps())} of {config.train.steps}")
+            spending = Spending.of(config, folder.steps())
+            note(f"stopped after step {spending.num_steps} of {spending.total}")
             note(f"go on: opo train --resume --out {folder.path}")
         else:
             note("stopped before the first step")

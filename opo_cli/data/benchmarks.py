@@ -36,11 +36,9 @@ class Benchmark(HubSet):
     is_embedded: bool = False
 
 
-def _tier(name: str) -> Benchmark:
-    fewest, most = tiny.TIERS[name]
-    note = "longer than what the presets train on" if name == "tiny-ood" else "held out"
+def _tier(terms: tuple[int, int], note: str = "held out") -> Benchmark:
     return Benchmark(
-        description=f"running totals of {fewest}-{most} terms, {note}",
+        description=f"running totals of {terms[0]}-{terms[1]} terms, {note}",
         num_problems=tiny.PROBLEMS_PER_TIER,
         num_samples=8,  # 100 problems, and samples of the tiny model cost next to nothing.
         max_new_tokens=96,  # What its warm start has seen.
@@ -129,7 +127,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         licence="see the data set's card",
         citation="He et al. 2024, arXiv:2402.14008",
     ),
-    **{name: _tier(name) for name in tiny.TIERS},
+    **{name: _tier(terms) for name, terms in tiny.TIERS.items() if name != "tiny-ood"},
+    "tiny-ood": _tier(tiny.TIERS["tiny-ood"], "longer than what the presets train on"),
+    tiny.VALIDATION: _tier(tiny.VALIDATION_TERMS, "held out, to choose settings by"),
 }
 
 
@@ -153,7 +153,7 @@ def check_names(names: Iterable[str]) -> None:
 def longest_response(settings: Eval) -> int:
     """Tokens that a response of any evaluation may take, if the model can; 0: nothing is
     evaluated."""
-    rows = [benchmark_row(name) for name in (*settings.benchmarks, *settings.during)]
+    rows = [benchmark_row(name) for name in settings.every_benchmark]
     return max((settings.max_new_tokens or row.max_new_tokens for row in rows), default=0)
 
 
@@ -195,7 +195,8 @@ def load_benchmark(name: str, columns: Columns) -> ProblemSet:
     """
     row, title = benchmark_row(name), benchmark_title(name)
     if row.is_embedded:
-        return problem_set(title, tiny.tier_problems(name), source="embedded")
+        found = tiny.tier_problems(name) if name in tiny.TIERS else tiny.validation_problems()
+        return problem_set(title, found, source="embedded")
     if row.hub:
         return kept_benchmark(name).problems
     found = every_problem(read_file(Path(name)), columns, "guess", title)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from opo_cli.errors import OpoError
@@ -36,6 +36,9 @@ TIERS: dict[str, tuple[int, int]] = {
     "tiny-ood": (8, 9),
 }
 """Tier -> fewest and most terms. tiny-ood is longer than any problem that the presets train on."""
+VALIDATION = "tiny-validation"
+VALIDATION_TERMS = (3, 7)  # Of two terms, tiny-easy has 30 of the 35 that are held out.
+"""Held out as well, and none of the tiers' problems: what is chosen by them is not reported on."""
 
 WORDS = ("\\boxed{", "so ", "then ", "hmm ", "wait ", " ok", " no ")
 CHARACTERS = "0123456789+-=?}\n"
@@ -80,12 +83,23 @@ def draw_chains(rng: random.Random, terms: tuple[int, int], *, heldout: bool) ->
         yield chain
 
 
-def _distinct(name: str, rng: random.Random, terms: tuple[int, int], count: int, *, heldout: bool):
+def _distinct(
+    name: str,
+    rng: random.Random,
+    terms: tuple[int, int],
+    count: int,
+    *,
+    heldout: bool,
+    taken: Collection[str] = (),
+) -> list[Problem]:
+    """The first `count` different chains that are drawn, but for those `taken`."""
     problems: dict[str, Problem] = {}
     for chain in draw_chains(rng, terms, heldout=heldout):
         if len(problems) == count:
             break
         question = text_of(chain)
+        if question in taken:
+            continue
         problems.setdefault(
             question,
             Problem(
@@ -101,6 +115,14 @@ def _distinct(name: str, rng: random.Random, terms: tuple[int, int], count: int,
 def tier_problems(tier: str) -> list[Problem]:
     """The held-out problems of a tier, always the same ones."""
     return _distinct(tier, random.Random(tier), TIERS[tier], PROBLEMS_PER_TIER, heldout=True)
+
+
+def validation_problems() -> list[Problem]:
+    """Held-out problems of no tier, always the same ones."""
+    taken = {problem.question for tier in TIERS for problem in tier_problems(tier)}
+    rng = random.Random(VALIDATION)
+    terms, count = VALIDATION_TERMS, PROBLEMS_PER_TIER
+    return _distinct(VALIDATION, rng, terms, count, heldout=True, taken=taken)
 
 
 def num_chains(num_terms: int) -> int:

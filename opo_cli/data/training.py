@@ -32,9 +32,12 @@ NOT_SHAPING = {"template", "answer_format", "max_prompt_tokens"}  # Applied when
 
 
 def audited(config: Config) -> tuple[str, ...]:
-    """The benchmarks that the training problems are held against. The embedded task's tiers are
-    disjoint from its training problems by construction."""
-    return (config.data.audit or config.eval.benchmarks) if config.data.source else ()
+    """The benchmarks that the training problems are held against, and what choices are made by. The
+    embedded task's tiers are disjoint from its training problems by construction."""
+    if not config.data.source:
+        return ()
+    names = config.data.audit or config.eval.benchmarks
+    return tuple(dict.fromkeys((*names, *config.eval.validation)))
 
 
 def data_folder(config: Config) -> Path:

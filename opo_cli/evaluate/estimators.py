@@ -19,26 +19,6 @@ def ks_for(num_samples: int, asked: Sequence[int] = ()) -> list[int]:
     return [k for k in asked or DEFAULT_KS if k <= num_samples] or [num_samples]
 
 
-def pass_at_k(num_samples: Sequence[int], num_correct: Sequence[int], k: int) -> np.ndarray:
-    """Per problem, the unbiased chance that k samples hold a correct one: 1 - C(n-c, k)/C(n, k).
-
-    Chen et al. 2021 (arXiv 2107.03374), as a product, which does not overflow.
-
-    Args:
-        num_samples, num_correct: (P,) n and c, with k <= n.
-
-    Returns:
-        (P,)
-    """
-    n, c = np.asarray(num_samples, float), np.asarray(num_correct, float)
-    if (k > n).any():
-        raise ValueError(f"pass@{k} of {int(n.min())} samples is not defined")
-    all_wrong = np.ones_like(n)
-    for i in range(k):
-        all_wrong *= np.clip((n - c - i) / (n - i), 0, None)
-    return 1 - all_wrong
-
-
 def maj_at_k(num_correct: int, wrong: Sequence[int], num_silent: int, k: int) -> float:
     """The unbiased chance that the most frequent answer of k samples is the right one.
 

@@ -40,11 +40,13 @@ Report = Callable[[str, int, int], None]
 class _Job:
     """One benchmark, ready to be sampled."""
 
+    benchmark: str
     prompts: list[Prompt]
     sampling: Sampling
     stream: tuple[int, ...]
     settings: dict[str, Any]
     """What stands with the result."""
+    file: SampleFile
 
 
 def requests_of(
@@ -71,7 +73,7 @@ def check_requests(config: Config, policy, tokenizer) -> None:
     Raises:
         OpoError: a benchmark cannot be had, or does not fit into the model's context.
     """
-    for name in dict.fromkeys((*config.eval.benchmarks, *config.eval.during)):
+    for name in config.eval.every_benchmark:
         row, loaded = benchmark_row(name), load_benchmark(name, config.eval.columns)
         requests_of(config, row, loaded, policy, tokenizer)
 
@@ -105,29 +107,25 @@ class Evaluator:
         Raises:
             OpoError: a benchmark cannot be had, or does not fit into the model's context.
         """
-        return [self._record(name, folder, policy_id, report) for name in names]
+        jobs = {name: self._job(name, folder, policy_id) for name in names}
+        records: dict[str, dict[str, Any]] = {}
+        while len(records) < len(jobs):
+            left = [name for name in jobs if name not in records]
+            # Runs that start together share the initial policy's evaluation.
+            free = (name for name in left if not jobs[name].file.is_busy)
+            name = next(free, left[0])
+            records[name] = self._record(jobs[name], report)
+        return [records[name] for name in names]
 
-    def _record(self, name: str, folder: Path, policy_id: Any, report: Report) -> dict[str, Any]:
-        started = time.monotonic()
-        row, loaded = benchmark_row(name), load_benchmark(name, self.config.eval.columns)
-        job = self._job(row, loaded)
-        identity = job.settings | {
-            "policy": policy_id,
-            "has_kl": self._compared is not None,
-            "device": self.policy.device.type,
-            "sampler_dtype": (
-                engine_settings(self.config).dtype if self.engine.name == "vllm" else "the policy's"
-            ),
-            "code": source_digest(*CODE),
-        }
-        file = SampleFile(folder, loaded.name, identity)
+    def _record(self, job: _Job, report: Report) -> dict[str, Any]:
+        started, file = time.monotonic(), job.file
         with file.locked():
             done = file.read()
-            for part in self._missing(job, done, loaded.name, report):
+            for part in self._missing(job, done, report):
                 file.add(part)
                 done |= {each.id: each for each in part}
         return {
-            "benchmark": loaded.name,
+            "benchmark": job.benchmark,
             **summarise(
                 [done[prompt.problem.id] for prompt in job.prompts],
                 [prompt.problem for prompt in job.prompts],
@@ -138,22 +136,34 @@ class Evaluator:
             "seconds": round(time.monotonic() - started, 2),
         }
 
-    def _job(self, row: Benchmark, loaded: ProblemSet) -> _Job:
-        settings = self.config.eval
+    def _job(self, name: str, folder: Path, policy_id: Any) -> _Job:
+        row, loaded = benchmark_row(name), load_benchmark(name, self.config.eval.columns)
         template, prompts, longest = requests_of(
             self.config, row, loaded, self.policy, self.tokenizer
         )
         sampling = Sampling(
-            num_responses=num_samples(settings, row),
+            num_responses=num_samples(self.config.eval, row),
             max_new_tokens=longest,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
+            temperature=self.config.eval.temperature,
+            top_p=self.config.eval.top_p,
         )
+        settings = self._settings(loaded, template, sampling)
+        identity = settings | {
+            "policy": policy_id,
+            "has_kl": self._compared is not None,
+            "device": self.policy.device.type,
+            "sampler_dtype": (
+                engine_settings(self.config).dtype if self.engine.name == "vllm" else "the policy's"
+            ),
+            "code": source_digest(*CODE),
+        }
         return _Job(
+            benchmark=loaded.name,
             prompts=prompts,
             sampling=sampling,
-            stream=(EVALUATION_STREAM, settings.seed, *loaded.name.encode()),
-            settings=self._settings(loaded, template, sampling),
+            stream=(EVALUATION_STREAM, self.config.eval.seed, *loaded.name.encode()),
+            settings=settings,
+            file=SampleFile(folder, loaded.name, identity),
         )
 
     def _settings(
@@ -186,7 +196,7 @@ class Evaluator:
         return self.initial if takes_kl(self.config.eval) else None
 
     def _missing(
-        self, job: _Job, done: dict[str, ProblemSamples], name: str, report: Report
+        self, job: _Job, done: dict[str, ProblemSamples], report: Report
     ) -> Iterator[list[ProblemSamples]]:
         """Samples what is not `done`, as many problems at a time as are decoded at once."""
         count, total = job.sampling.num_responses, len(job.prompts)
@@ -201,7 +211,7 @@ class Evaluator:
                 stream=job.stream,
                 first_row=start * count,
                 progress=lambda rows, _, first=start * count: report(
-                    name, first + rows, total * count
+                    job.benchmark, first + rows, total * count
                 ),
             )
             graded = self.grader.grade(groups, require_stop=self.config.eval.require_stop)

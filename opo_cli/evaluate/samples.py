@@ -72,6 +72,18 @@ class SampleFile:
         self.path = folder / f"{name}-{digest(identity)}.jsonl"
         self.identity = dict(identity)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether another process is sampling it."""
+        if not self.path.exists():
+            return False
+        with self.path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time: whoever comes second waits, and finds the work done."""

@@ -14,7 +14,7 @@ from opo_cli.errors import OpoError
 from opo_cli.presets import defaults, merged, parse_override, validated
 from opo_cli.records import RunFolder, cache_folder
 
-NEVER_INHERITED = ("limit", "every", "during")
+NEVER_INHERITED = ("limit", "every", "during", "validation", "checkpoint")
 OF_OWN_BENCHMARKS = ("samples", "k", "max_new_tokens")
 
 
@@ -44,7 +44,7 @@ def eval_config(
     if model is not None:
         tables["model"]["path"] = model
     names = asked["eval"]["benchmarks"]
-    are_own = set(names) <= set(start.eval.benchmarks)
+    are_own = set(names) <= {*start.eval.benchmarks, *start.eval.validation}
     reset = (*NEVER_INHERITED, *(() if are_own else OF_OWN_BENCHMARKS))
     tables["eval"] |= {key: Eval().model_dump(mode="json")[key] for key in reset}
     tables = merged(tables, given)
@@ -77,7 +77,7 @@ def check_evaluation(config: Config) -> None:
     Raises:
         OpoError: an unknown benchmark or template, or a k without enough samples.
     """
-    names, most = [*config.eval.benchmarks, *config.eval.during], max(config.eval.k, default=0)
+    names, most = config.eval.every_benchmark, max(config.eval.k, default=0)
     check_names(names)
     check_template(config.data.template)
     for name in names:

@@ -14,11 +14,11 @@ from opo_cli.evaluate.estimators import (
     ks_for,
     maj_at_k,
     most_trials_of,
-    pass_at_k,
     standard_error,
 )
 from opo_cli.evaluate.samples import ProblemSamples, Response
 from opo_cli.grading.normal import canonical
+from opo_cli.report.estimate import pass_at_k
 from opo_cli.types import GRADER_FAILURES, Mean, Problem
 
 

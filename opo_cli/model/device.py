@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opo_cli.config import Config
 from opo_cli.console import warn
 from opo_cli.errors import OpoError
+
+if TYPE_CHECKING:
+    import torch
 
 GIGABYTE = 10**9
 SOLD_SHARE = 0.9  # A card sold with N GB shows up to a tenth less: ECC, and 2^30 for 10^9.
@@ -50,6 +57,34 @@ def gpus() -> list[tuple[str, int]]:
 
     properties = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     return [(found.name, found.total_memory) for found in properties]
+
+
+def num_cores() -> int:
+    """The cores that this process may use, where the system tells."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+def peak_resident_bytes() -> int:
+    """Most memory that this process has held. Linux's `ru_maxrss` would be the parent's, where
+    that is fatter: it outlives fork and exec."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        found = re.search(rb"^VmHWM:\s*(\d+) kB", status.read_bytes(), re.M)
+        if found is not None:
+            return int(found[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most that this process has held so far: on a GPU what torch has allocated there (since its
+    statistics were reset), on a CPU all of the process."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    return peak_resident_bytes()
 
 
 def available_bytes() -> int:

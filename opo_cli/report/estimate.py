@@ -1,4 +1,4 @@
-"""Means with Student intervals."""
+"""Means with Student intervals, and pass@k. Shape legend: P problems."""
 
 from __future__ import annotations
 
@@ -35,3 +35,23 @@ def over_seeds(values: Sequence[float | None]) -> Estimate:
     if len(known) > 1:
         half_width = t_quantile(len(known) - 1) * float(known.std(ddof=1) / np.sqrt(len(known)))
     return Estimate(float(known.mean()), half_width, len(known))
+
+
+def pass_at_k(num_samples: Sequence[int], num_correct: Sequence[int], k: int) -> np.ndarray:
+    """Per problem, the unbiased chance that k samples hold a correct one: 1 - C(n-c, k)/C(n, k).
+
+    Chen et al. 2021 (arXiv 2107.03374), as a product, which does not overflow.
+
+    Args:
+        num_samples, num_correct: (P,) n and c, with k <= n.
+
+    Returns:
+        (P,)
+    """
+    n, c = np.asarray(num_samples, float), np.asarray(num_correct, float)
+    if (k > n).any():
+        raise ValueError(f"pass@{k} of {int(n.min())} samples is not defined")
+    all_wrong = np.ones_like(n)
+    for i in range(k):
+        all_wrong *= np.clip((n - c - i) / (n - i), 0, None)
+    return 1 - all_wrong

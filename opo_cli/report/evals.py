@@ -143,7 +143,8 @@ def _flat(record: Record) -> dict[str, Any]:
     return row | {k: v for k, v in record["settings"].items() if k != "grader_limits"}
 
 
-def _told(key: str, settings: Mapping[str, Any]) -> str:
+def setting_text(key: str, settings: Mapping[str, Any]) -> str:
+    """A setting's value in words."""
     value = settings.get(key)
     if key == "template":
         return f"{value} ({settings.get('template_digest')})"
@@ -156,7 +157,7 @@ def _shared_settings(records: Sequence[Record]) -> str:
     shared = [
         f"{key} {told.pop()}"
         for key in SETTINGS
-        if len(told := {_told(key, record["settings"]) for record in records}) == 1
+        if len(told := {setting_text(key, record["settings"]) for record in records}) == 1
     ]
     return "settings: " + "; ".join(shared)
 
@@ -172,7 +173,7 @@ def setting_differences(
     labels = labels or [record["benchmark"] for record in records]
     lines = []
     for key in keys:
-        told = [_told(key, record.get("settings", {})) for record in records]
+        told = [setting_text(key, record.get("settings", {})) for record in records]
         if len(set(told)) > 1:
             pairs = ", ".join(f"{name}: {value}" for name, value in zip(labels, told, strict=True))
             lines.append(f"not the same: {key} ({pairs})")
@@ -181,7 +182,7 @@ def setting_differences(
 
 def print_run(console: Console, folder: RunFolder) -> None:
     """A finished run: accuracy and behaviour before and after."""
-    evals = folder.evals()
+    evals = [r for r in folder.evals() if r.get("split") is None]
     before = {r["benchmark"]: r for r in evals if r["policy"] == "initial"}
     after = {r["benchmark"]: r for r in evals if r["policy"] == "final"}
     if not after:

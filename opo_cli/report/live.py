@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from opo_cli.console import warn
+from opo_cli.report.spending import Total
 
 # Metric, head, width, format: 80 columns in all.
 COLUMNS = (
@@ -54,22 +55,23 @@ class TrainView:
         self.console.print()
 
     @contextmanager
-    def steps(self, done: int, total: int) -> Iterator[None]:
+    def steps(self, done: int, total: Total) -> Iterator[None]:
         """Around the loop: the head of the table, and the bar."""
-        self.total = total
         head = "".join(f"{head:>{width}}" for _, head, width, _ in COLUMNS)
         self.console.print(f"[bold]{escape(head)}{'left':>{ETA_WIDTH}}[/]", soft_wrap=True)
         if not self.console.is_terminal:
             yield
             return
         with Progress(
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("step {task.completed:.0f} of {task.fields[total_told]}"),
             BarColumn(),
             TextColumn("{task.fields[phase]}"),
             console=self.console,
             transient=True,
         ) as self._bar:
-            self._task = self._bar.add_task("", total=total, completed=done, phase="")
+            self._task = self._bar.add_task(
+                "", total=total.steps, completed=done, phase="", total_told=str(total)
+            )
             yield
 
     def rollout(self, finished: int, total: int) -> None:
@@ -96,13 +98,20 @@ class TrainView:
         if self._bar is not None:
             self._bar.start()
 
-    def step(self, record: dict[str, Any]) -> None:
+    def step(self, record: dict[str, Any], total: Total) -> None:
+        """`total`: steps of the whole run, as far as they are known by now."""
         self._seconds = [*self._seconds, record["step_seconds"]][-AVERAGED_STEPS:]
-        left = sum(self._seconds) / len(self._seconds) * (self.total - record["step"])
+        left = sum(self._seconds) / len(self._seconds) * (total.steps - record["step"])
         cells = [
             f"{'-':>{width}}" if record.get(key) is None else f"{record[key]:>{width}{form}}"
             for key, _, width, form in COLUMNS
         ]
         self.console.print(escape("".join(cells)) + f"{clock(left):>{ETA_WIDTH}}", soft_wrap=True)
         if self._bar is not None:
-            self._bar.update(self._task, completed=record["step"], phase="")
+            self._bar.update(
+                self._task,
+                total=total.steps,
+                completed=record["step"],
+                phase="",
+                total_told=str(total),
+            )

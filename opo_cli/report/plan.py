@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from opo_cli.config import Config, Eval
+from opo_cli.report.spending import Spending
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.objectives import LOSSES, policy_gradient, sequence_ratio
 
@@ -45,7 +46,7 @@ def plan_rows(
             f"AdamW, learning rate {config.optim.learning_rate:g}, "
             f"gradient norm at most {config.optim.max_gradient_norm:g}, {precision_line(config)}",
         ),
-        ("steps", f"{config.train.steps}, checkpoint every {config.checkpoint.every}"),
+        ("steps", f"{steps_line(config)}, checkpoint every {config.checkpoint.every}"),
         ("device", f"{device}, {threads}"),
         ("engine", engine),
         ("memory", memory),
@@ -68,14 +69,28 @@ def precision_line(config: Config) -> str:
     return ", ".join(parts)
 
 
+def steps_line(config: Config) -> str:
+    """How many, and what ends them."""
+    spending = Spending(config)
+    if spending.unit == "steps":
+        return str(spending.total)
+    return f"{spending.total}: those that take {spending.limit} {spending.unit}"
+
+
 def evaluation_line(settings: Eval) -> str:
     """What is evaluated, how, and when."""
     during = settings.during or settings.benchmarks
     parts = []
     if settings.benchmarks:
         parts.append(f"{', '.join(settings.benchmarks)} before and after")
+    if settings.validation and settings.checkpoint == "last":
+        parts.append(f"{', '.join(settings.validation)} (validation) after")
     if settings.every and during:
         parts.append(f"{', '.join(during)} every {settings.every} steps")
+    if settings.checkpoint == "best":
+        names = ", ".join(settings.validation)
+        when = f"every {settings.every} steps and the last"
+        parts.append(f"the final policy is the best on {names} of those after {when}")
     if not parts:
         return "none"
     samples = f"{settings.samples} samples" if settings.samples else "the benchmark's own samples"

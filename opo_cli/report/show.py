@@ -144,7 +144,7 @@ def summary(lines: Sequence[Line]) -> str:
     """Verdicts, both baselines and lengths of a group, in words."""
     counted = _counted(lines)
     verdicts = Counter({name: 0 for name, _ in VERDICTS.values()})  # In this order.
-    verdicts.update(_verdict(line)[0] for line in lines)
+    verdicts.update(verdict_of(line)[0] for line in lines)
     verdicts["masked"] = sum(not line["is_trained"] for line in lines)
     told_verdicts = ", ".join(f"{count} {name}" for name, count in verdicts.items() if count)
     lengths = [line["length"] for line in lines]
@@ -157,7 +157,7 @@ def summary(lines: Sequence[Line]) -> str:
     )
 
 
-def _verdict(line: Line) -> tuple[str, str]:
+def verdict_of(line: Line) -> tuple[str, str]:
     """(in words, colour)"""
     name, colour = VERDICTS.get(line["grade_reason"], (visible(line["grade_reason"]), "magenta"))
     is_cut = line["finish_reason"] == "length" and line["grade_reason"] != "truncated"
@@ -182,7 +182,7 @@ def _print_panels(console: Console, lines: Sequence[Line]) -> None:
 
 
 def _panel(line: Line, encoding: str) -> Panel:
-    verdict, colour = _verdict(line)
+    verdict, colour = verdict_of(line)
     masked = "" if line["is_trained"] else ", masked"
     entropies = line["entropy"] or []
     entropy = f"{fmean(entropies):.3f}" if entropies else "-"

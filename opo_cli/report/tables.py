@@ -1,4 +1,4 @@
-"""Tables on the terminal and as markdown, CSV or JSON."""
+"""Tables on the terminal and as markdown, LaTeX, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import rich.table
@@ -32,20 +32,30 @@ class Report:
     tables: Sequence[Table]
     records: Sequence[dict[str, Any]]
     """One flat record per number (tidy): what CSV and JSON print."""
-    closing: Sequence[str] = field(default=())
+    opening: Sequence[str] = ()
+    """Lines before the tables."""
+    closing: Sequence[str] = ()
     """Lines after the tables."""
 
 
 def print_report(console: Console, report: Report, format: str) -> None:
-    """Args: format is one of rich, markdown, csv, json."""
+    """Args: format is one of rich, markdown, latex, csv, json."""
     if format == "json":
         print(json.dumps(list(report.records), indent=2), file=console.file)
     elif format == "csv":
         print(_csv(report.records), end="", file=console.file)
     else:
+        _print_lines(console, report.opening, format)
+        if report.opening:
+            console.print()
         print_tables(console, report.tables, format)
-        for line in report.closing:
-            console.print(escape(line), soft_wrap=True)
+        _print_lines(console, report.closing, format)
+
+
+def _print_lines(console: Console, lines: Sequence[str], format: str) -> None:
+    mark = "% " if format == "latex" else ""  # A comment there.
+    for line in lines:
+        console.print(escape(mark + line), soft_wrap=True)
 
 
 def print_tables(console: Console, tables: Sequence[Table], format: str) -> None:
@@ -58,6 +68,8 @@ def print_tables(console: Console, tables: Sequence[Table], format: str) -> None
             print(_csv(records, table.head), end="", file=console.file)
         elif format == "markdown":
             print(_markdown(table), file=console.file)
+        elif format == "latex":
+            print(_latex(table), file=console.file)
         else:
             console.print(_rich(table))
             if table.note:
@@ -87,6 +99,45 @@ def _markdown(table: Table) -> str:
     lines = [f"### {table.title}\n"] if table.title else []
     lines += [line(table.head), line(["---"] * len(table.head)), *map(line, table.rows)]
     return "\n".join([*lines, *([f"\n{table.note}"] if table.note else []), ""])
+
+
+LATEX = {
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "→": r"$\to$",
+    "−": r"$-$",
+    "|": r"\textbar{}",
+}
+"""Characters that LaTeX would read as its own, or that not every engine sets."""
+
+
+def latex_text(text: str) -> str:
+    return "".join(LATEX.get(char, char) for char in text)
+
+
+def _latex(table: Table) -> str:
+    """A `table` with booktabs' rules: \\usepackage{booktabs}. Lines of a note stay together."""
+    head, *rows = [
+        " & ".join(latex_text(str(cell)) for cell in row) + r" \\"
+        for row in (table.head, *table.rows)
+    ]
+    numbers = [all(_is_number(row[i]) for row in table.rows) for i in range(len(table.head))]
+    caption = ". ".join(latex_text(part) for part in (table.title, *table.note.split("\n")) if part)
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        *([rf"\caption{{{caption}}}"] if caption else []),
+        rf"\begin{{tabular}}{{{''.join('r' if is_number else 'l' for is_number in numbers)}}}",
+        *(r"\toprule", head, r"\midrule", *rows, r"\bottomrule"),
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join([*lines, ""])
 
 
 def _csv(records: Sequence[dict[str, Any]], head: Sequence[str] = ()) -> str:

@@ -73,7 +73,7 @@ def load_of(config: Config, shape: Shape, longest_prompt: int | None = None) -> 
 def evaluation_load(config: Config, shape: Shape) -> Load | None:
     """Of what is scored after one call of the engine; None where nothing is evaluated."""
     settings = config.eval
-    rows = [benchmark_row(name) for name in (*settings.benchmarks, *settings.during)]
+    rows = [benchmark_row(name) for name in settings.every_benchmark]
     if not rows:
         return None
     response = longest_response(settings)

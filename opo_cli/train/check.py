@@ -4,8 +4,6 @@ streams as they were."""
 from __future__ import annotations
 
 import random
-import resource
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +14,7 @@ import torch
 from opo_cli.config import Config
 from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.pool import Grader
-from opo_cli.model.device import training_device
+from opo_cli.model.device import peak_resident_bytes, training_device
 from opo_cli.model.shape import shape_of
 from opo_cli.rollout.engine import Engine
 from opo_cli.train.budget import STEP_PHASES, Load, changed, load_of, memory_parts, totals
@@ -73,8 +71,7 @@ class PeakMemory:
         self.cut()
         if self.device.type == "cuda":
             return self.num_bytes
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return peak_resident_bytes()
 
 
 class Unending:

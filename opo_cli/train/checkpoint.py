@@ -38,18 +38,23 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 def save_checkpoint(folder: Path, learner: Learner, step: int, keep: int) -> Path:
     """Writes `folder/step-000020.pt` and drops all but the newest `keep`."""
-    folder.mkdir(parents=True, exist_ok=True)
     target = checkpoint_path(folder, step)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        written = Path(scratch) / target.name
-        with disk_errors(target), written.open("wb") as file:
-            torch.save(_state(learner, step), file)
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(target)
+    write_state(target, _state(learner, step))
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()
     return target
+
+
+def write_state(target: Path, state: dict) -> None:
+    """`target` is whole or not there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
+        written = Path(scratch) / target.name
+        with disk_errors(target), written.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(target)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

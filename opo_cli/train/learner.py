@@ -46,7 +46,7 @@ def needs_reference(config: Config) -> bool:
     return (
         config.algorithm.kl_in != "none"
         or bool(measure.every or measure.probe_every)
-        or (bool(evaluation.benchmarks or evaluation.during) and takes_kl(evaluation))
+        or (bool(evaluation.every_benchmark) and takes_kl(evaluation))
     )
 
 

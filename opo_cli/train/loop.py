@@ -27,9 +27,11 @@ from opo_cli.model.precision import Precision
 from opo_cli.model.shape import shape_of
 from opo_cli.records import RunFolder, cache_folder, disk_errors, read_json, write_json
 from opo_cli.report.live import TrainView
+from opo_cli.report.spending import Spending
 from opo_cli.rollout.engine import Engine, engine_settings
 from opo_cli.rollout.revival import start_engine
 from opo_cli.train.batch import ledger_columns
+from opo_cli.train.best import best_step, load_best, save_best
 from opo_cli.train.budget import evaluation_bytes
 from opo_cli.train.check import worst_step
 from opo_cli.train.checkpoint import (
@@ -51,9 +53,13 @@ from opo_cli.types import GRADER_FAILURES, Prompt
 class Trainer:
     """One run in one folder."""
 
-    def __init__(self, config: Config, folder: RunFolder, view: TrainView):
+    def __init__(
+        self, config: Config, folder: RunFolder, view: TrainView, started: float | None = None
+    ):
+        """`started`: by the monotonic clock, when the process began to get ready; None: now."""
+        started = time.monotonic() if started is None else started
         self.config, self.folder, self.view = config, folder, view
-        for name in (*config.eval.benchmarks, *config.eval.during):
+        for name in config.eval.every_benchmark:
             load_benchmark(name, config.eval.columns)  # What cannot be had is told now, not later.
         problems, self.model_path = prepare(config)
         self.device, _ = choose_device(config.runtime.device)
@@ -81,6 +87,7 @@ class Trainer:
             "engine": self.engine.name,
             "initial_policy": str(place.resolve()) if place.exists() else self.model_path,
             "initial_policy_id": policy_id(self.model_path),
+            "startup_seconds": round(time.monotonic() - started, 2),
             "training_data": read_json(problems.parent / "source.json")
             | {"audit": read_json(problems.parent / "audit.json")},
         }
@@ -137,7 +144,7 @@ class Trainer:
                 earlier one, where a second signal did not wait for it).
             OpoError: a step cannot be made (memory, an engine that died twice); likewise.
         """
-        names = self.config.eval.benchmarks
+        settings = self.config.eval
         with (
             self.folder.locked(),
             closing(self.engine),
@@ -146,19 +153,22 @@ class Trainer:
             if use_check:
                 self.check(grader)
             evaluator = self._evaluator(grader)
-            initial = self._evaluate(evaluator, names, "initial policy", 0)
+            initial = self._evaluate(evaluator, settings.benchmarks, "initial policy", 0)
             done = load_checkpoint(self.folder.checkpoints, self.learner)
             self.folder.keep_steps(done)
             self.engine.load_weights(self.learner.policy, done)
-            self._train(done, evaluator, interrupts)
-            final = self._evaluate(evaluator, names, "final policy", self.config.train.steps)
+            last = self._train(done, evaluator, interrupts)
+            step = self._choose(evaluator, last)
+            names = (*settings.benchmarks, *settings.validation)
+            final = self._evaluate(evaluator, names, "final policy", step)
             during = [record for record in self.folder.evals() if record["policy"] == "step"]
             self.folder.write_evals([*initial, *during, *final])
             self._save_model()
 
-    def _train(self, done: int, evaluator: Evaluator, interrupts: Interrupts) -> None:
-        total, every = self.config.train.steps, self.config.checkpoint.every
-        failures = 0.0
+    def _train(self, done: int, evaluator: Evaluator, interrupts: Interrupts) -> int:
+        """From the step behind `done` to the last; returns that."""
+        spending = Spending.of(self.config, self.folder.steps())
+        every, failures = self.config.checkpoint.every, 0.0
         warned: set[str] = set()
         is_whole = True  # No step has begun to change the weights and not ended.
 
@@ -168,8 +178,9 @@ class Trainer:
             is_whole = False
 
         try:
-            with self.view.steps(done, total):
-                for step in range(done, total):
+            with self.view.steps(done, spending.total):
+                while not spending.is_over:
+                    step = done
                     self._evaluate_during(evaluator, step)
                     with interrupts.step():
                         result = training_step(
@@ -186,9 +197,10 @@ class Trainer:
                         record = result.record | {"ledger_seconds": self._keep_rollouts(result)}
                         self.folder.add_step(record)
                         done, is_whole = step + 1, True
-                        self.view.step(record)
+                        spending.add(record)
+                        self.view.step(record, spending.total)
                         self._check_step(record)
-                        if done % every == 0 or done == total:
+                        if done % every == 0 or spending.is_over:
                             self._checkpoint(done)
                     failed = sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
                     failures += failed * record["num_sampled_groups"]
@@ -203,6 +215,7 @@ class Trainer:
         if failures:
             count = round(failures * self.config.rollout.group_size)
             warn(f"the grader failed on {count} responses, which earned no reward: see steps.jsonl")
+        return done
 
     def _going_on(self, stop: OpoError) -> str:
         """The hint of a run that stopped at a step: a setting of memory goes into the command."""
@@ -288,7 +301,22 @@ class Trainer:
                 update(titles.index(title) + done / total, title)
 
             records = evaluator.evaluate(names, *self._samples(step), report)
-        return [{"policy": which.split()[0], "step": step, **record} for record in records]
+        return self._labelled(which.split()[0], step, records)
+
+    def _labelled(
+        self, policy: str, step: int, records: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """As in evals.jsonl; those of the validation split say so."""
+        titles = {benchmark_title(name) for name in self.config.eval.validation}
+        return [
+            {
+                "policy": policy,
+                "step": step,
+                **({"split": "validation"} if record["benchmark"] in titles else {}),
+                **record,
+            }
+            for record in records
+        ]
 
     def _evaluate_during(self, evaluator: Evaluator, step: int) -> None:
         """Every `eval.every` steps, before step `step` (from 0). A run that is resumed here does it
@@ -296,12 +324,42 @@ class Trainer:
         settings = self.config.eval
         if not settings.every or step == 0 or step % settings.every:
             return
-        names = settings.during or settings.benchmarks
+        names = list(settings.during or settings.benchmarks)
+        if settings.checkpoint == "best":
+            names = list(dict.fromkeys([*names, *settings.validation]))
         records = evaluator.evaluate(names, *self._samples(step), self.view.evaluating)
-        records = [{"policy": "step", "step": step, **record} for record in records]
-        others = [record for record in self.folder.evals() if record["step"] != step]
-        self.folder.write_evals([*others, *records])
+        self._keep_evaluation(step, records)
         self.view.evaluated(step, records)
+        if settings.checkpoint == "best" and best_step(self.folder.evals()) == step:
+            # A resumed run never goes back behind the best weights, whose predecessor goes.
+            if not checkpoint_path(self.folder.checkpoints, step).exists():
+                self._checkpoint(step)
+            save_best(self.folder.checkpoints, self.learner.policy, step)
+
+    def _keep_evaluation(self, step: int, records: Sequence[dict[str, Any]]) -> None:
+        """Of the policy after `step` steps, in the place of what was there of it."""
+        others = [record for record in self.folder.evals() if record["step"] != step]
+        self.folder.write_evals([*others, *self._labelled("step", step, records)])
+
+    def _choose(self, evaluator: Evaluator, last: int) -> int:
+        """The step after which the final policy was, by `eval.checkpoint`; its weights are loaded
+        where they are not those of the `last` step."""
+        settings = self.config.eval
+        if settings.checkpoint == "last":
+            return last
+        with progress("validate the last step's policy", 1) as update:
+            records = evaluator.evaluate(
+                settings.validation,
+                *self._samples(last),
+                lambda title, done, total: update(done / total, title),
+            )
+        self._keep_evaluation(last, records)
+        step = best_step(self.folder.evals())
+        note(f"the final policy is that after step {step}, the best on the validation split")
+        if step != last:
+            load_best(self.folder.checkpoints, self.learner.policy, step)
+            self.engine.load_weights(self.learner.policy, step)
+        return step
 
     def _samples(self, step: int) -> tuple[Path, list[Any]]:
         """(where samples of the policy after `step` steps are kept, what tells its weights).
@@ -322,11 +380,18 @@ class Trainer:
         remove_checkpoints(self.folder.checkpoints)
 
 
-def train(config: Config, folder: RunFolder, view: TrainView, *, use_check: bool = False) -> None:
-    """See `Trainer.run`. Sets torch's threads first."""
+def train(
+    config: Config,
+    folder: RunFolder,
+    view: TrainView,
+    *,
+    use_check: bool = False,
+    started: float | None = None,
+) -> None:
+    """See `Trainer`. Sets torch's threads first."""
     _set_threads(config)
     with Interrupts().installed() as interrupts:
-        Trainer(config, folder, view).run(interrupts, use_check=use_check)
+        Trainer(config, folder, view, started).run(interrupts, use_check=use_check)
 
 
 def check(config: Config, view: TrainView) -> None:

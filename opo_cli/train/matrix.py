@@ -1,88 +1,71 @@
-"""The runs behind a comparison: each algorithm x seed in a process of its own. No torch."""
+"""The runs behind a comparison, each in a process of its own. No torch, but to ask for GPUs.
+
+Nothing that ends one process leaves the others wrong. A run's log is locked by whoever writes it,
+so that two comparisons of one matrix share the work, and a run that outlives its comparison by the
+moments in which it saves is waited for (`leash` ends it).
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from opo_cli.config import Config
-from opo_cli.console import err, note, warn
+from opo_cli.console import note, warn
 from opo_cli.errors import OpoError
-from opo_cli.model.device import check_gpus
-from opo_cli.presets import resolve
+from opo_cli.model.device import check_gpus, gpus, num_cores, training_device
 from opo_cli.records import RUNS, RunFolder
-from opo_cli.rl.advantages import ADVANTAGES
+from opo_cli.train.cells import Cell
+from opo_cli.train.duration import longest_first
 from opo_cli.train.interrupt import Interrupted, Interrupts
-from opo_cli.train.outputs import check_data, default_folder, difference_from
+from opo_cli.train.progress import Display, display
+from opo_cli.train.warmstart import is_prepared
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.1
 GRACE_SECONDS = 60  # For a child to finish its step and save, once told to stop.
+DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One run of the matrix."""
-
-    config: Config
-    folder: RunFolder
-    overrides: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    def command(self) -> list[str]:
-        config = self.config
-        sets = [part for text in self.overrides for part in ("--set", text)]
-        resume = ["--resume"] if self.folder.exists else []
-        return [
-            *(sys.executable, "-m", "opo_cli", "train", "--preset", config.preset),
-            *("--algorithm", config.algorithm.name, "--seed", str(config.seed)),
-            *("--out", str(self.folder.path), *sets, *resume),
-        ]
-
-
-def plan_matrix(
-    preset: str,
-    algorithms: Sequence[str] | None,
-    seeds: Sequence[int] | None,
-    overrides: Iterable[str] | None = (),
-) -> list[Cell]:
-    """Every cell, checked before anything runs; None takes the preset's own list.
+def num_jobs(config: Config, asked: int | None = None) -> int:
+    """Runs at once: one per core, or one per GPU, which every run takes whole.
 
     Raises:
-        OpoError: an unknown name or value, or a folder that holds another configuration's run.
+        OpoError: fewer than one are asked for, or more than there are GPUs.
     """
-    overrides = tuple(overrides or ())
-    for text in overrides:
-        if text.partition("=")[0].strip() in ("seed", "algorithm.name", "preset"):
-            raise OpoError(
-                f"--set {text}: a comparison sets that itself",
-                "use --seeds, --algorithms, --preset",
-            )
-    defaults = resolve(preset, overrides=overrides).compare
-    cells: dict[Path, Cell] = {}
-    for algorithm in algorithms or defaults.algorithms:
-        for seed in seeds or defaults.seeds:
-            config = resolve(preset, algorithm=algorithm, named={"seed": seed}, overrides=overrides)
-            check_data(config)
-            cell = Cell(config, default_folder(config), overrides)
-            if cell.folder.exists:
-                changed = difference_from(config, cell.folder)
-                if changed:
-                    raise OpoError(
-                        f"'{cell.folder.path}' holds another configuration's run: {changed}",
-                        "move it away, or compare in another folder",
-                    )
-            cells[cell.folder.path] = cell
-    return list(cells.values())
+    if asked is not None and asked < 1:
+        raise OpoError(f"--jobs {asked}: at least one run at a time", "leave it out: one per core")
+    if not training_device(config).is_gpu:
+        return asked or num_cores()
+    most = max(1, len(_devices()))
+    if asked and asked > most:
+        there = "one at a time" if most == 1 else f"{most} at a time, one on each"
+        raise OpoError(
+            f"--jobs {asked}: these runs train on a GPU, which each of them takes whole",
+            f"leave it out: {there}; or --set runtime.device=cpu",
+        )
+    return asked or most
+
+
+def visible_devices(named: str | None, count: int) -> list[str]:
+    """GPUs as CUDA_VISIBLE_DEVICES names them.
+
+    Args:
+        named: what it says to this process; None: it is not set.
+        count: how many GPUs torch sees.
+    """
+    if named is None:
+        return [str(number) for number in range(count)]
+    return [part.strip() for part in named.split(",")][:count]
+
+
+def _devices() -> list[str]:
+    return visible_devices(os.environ.get(DEVICES), len(gpus()))
 
 
 def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
@@ -100,63 +83,125 @@ def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
     note(f"{len(cells)} runs: {num_finished} finished, {len(missing)} to do, {jobs} at once")
     if not missing:
         return []
-    with Interrupts().installed():
-        _prepare(missing[0])
-        return _Pool(missing, jobs).run()
+    is_on_gpu = training_device(missing[0].config).is_gpu
+    with Interrupts().installed(), _leash() as leash:
+        _prepare(missing[0], leash)
+        with display(missing, jobs) as shown:
+            devices = _devices() if is_on_gpu else []
+            return _Pool(longest_first(missing), jobs, devices, leash, shown).run()
 
 
-def _prepare(cell: Cell) -> None:
+@contextmanager
+def _leash() -> Iterator[int]:
+    """What children take as stdin; it ends when we do."""
+    reading, writing = os.pipe()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "opo_cli.train.leash", *arguments]
+
+
+def _prepare(cell: Cell, leash: int) -> None:
     """Base and problems once, before several runs ask for them; the talk is ours."""
+    if is_prepared(cell.config):
+        return
     sets = [part for text in cell.overrides for part in ("--set", text)]
-    command = [sys.executable, "-m", "opo_cli", "prepare", "--preset", cell.config.preset, *sets]
-    result = subprocess.run(command, stdout=subprocess.DEVNULL)
+    command = _command("prepare", "--preset", cell.config.preset, *sets)
+    result = subprocess.run(command, stdin=leash, stdout=subprocess.DEVNULL)
     if result.returncode:
         raise OpoError("base model or data could not be prepared", "the reason stands above")
 
 
 class _Pool:
-    """Child processes, at most `jobs` at once, the costliest first."""
+    """Child processes, at most `jobs` at once, each on a device of its own where there are any."""
 
-    def __init__(self, cells: Sequence[Cell], jobs: int):
-        self.waiting = sorted(cells, key=_cost, reverse=True)
-        self.jobs = jobs
-        self.running: dict[subprocess.Popen, Cell] = {}
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        jobs: int,
+        devices: Sequence[str],
+        leash: int,
+        shown: Display,
+    ):
+        self.waiting = list(cells)
+        self.jobs, self.leash, self.shown = jobs, leash, shown
+        self.free = list(devices)
+        self.running: dict[subprocess.Popen, tuple[Cell, str | None]] = {}
         self.failed: list[Cell] = []
+        self._told: set[str] = set()
 
     def run(self) -> list[Cell]:
         try:
-            with _display() as display:
-                while self.waiting or self.running:
-                    while self.waiting and len(self.running) < self.jobs:
-                        self._start(self.waiting.pop(0), display)
-                    time.sleep(POLL_SECONDS)
-                    for child in list(self.running):
-                        display.watch(self.running[child])
-                        if child.poll() is not None:
-                            self._end(child, display)
+            while self.waiting or self.running:
+                self._start_some()
+                time.sleep(POLL_SECONDS)
+                self.shown.watch()
+                for child in list(self.running):
+                    if child.poll() is not None:
+                        self._end(child)
         except BaseException:  # Whatever ends us, no child goes on behind our back.
             self._stop()
             raise
         return self.failed
 
-    def _start(self, cell: Cell, display) -> None:
-        log = _log(cell)
+    def _start_some(self) -> None:
+        """As many as there is room for; those at which others are at work stay for later."""
+        for cell in list(self.waiting):
+            if len(self.running) >= self.jobs:
+                return
+            if self._is_settled(cell):
+                self.waiting.remove(cell)
+
+    def _is_settled(self, cell: Cell) -> bool:
+        """Starts the cell, or finds that another process has finished it; False: one is at it."""
+        log = log_of(cell)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
-            # A session of its own: Ctrl-C reaches the children through us, once.
-            child = subprocess.Popen(
-                cell.command(), stdout=file, stderr=file, start_new_session=True
-            )
-        self.running[child] = cell
-        display.start(cell)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with _unlocked(cell.folder):
+                    pass
+            except (BlockingIOError, OpoError):
+                if cell.name not in self._told:
+                    note(f"{cell.name}: another process is at work on it and waited for")
+                self._told.add(cell.name)
+                return False
+            if cell.folder.is_finished:
+                note(f"{cell.name}: finished by another process")
+                self.shown.skip(cell)
+            else:
+                self._start(cell, file)
+        return True
 
-    def _end(self, child: subprocess.Popen, display) -> None:
-        cell = self.running.pop(child)
-        display.end(cell)
+    def _start(self, cell: Cell, log) -> None:
+        """The child inherits the lock with its log."""
+        device = self.free.pop(0) if self.free else None
+        # A session of its own: Ctrl-C reaches the children through us, once.
+        child = subprocess.Popen(
+            _command(*cell.command()),
+            stdin=self.leash,
+            stdout=log,
+            stderr=log,
+            env=os.environ if device is None else {**os.environ, DEVICES: device},
+            start_new_session=True,
+        )
+        self.running[child] = cell, device
+        self.shown.start(cell)
+
+    def _end(self, child: subprocess.Popen) -> None:
+        cell, device = self.running.pop(child)
+        if device is not None:
+            self.free.insert(0, device)
+        self.shown.end(cell)
         if child.returncode:
             self.failed.append(cell)
-            warn(f"{cell.name} failed (exit code {child.returncode}); the log: {_log(cell)}")
-            for line in _log(cell).read_text(errors="replace").splitlines()[-2:]:
+            warn(f"{cell.name} failed (exit code {child.returncode}); the log: {log_of(cell)}")
+            for line in log_of(cell).read_text(errors="replace").splitlines()[-2:]:
                 note(f"  {line}")
 
     def _stop(self) -> None:
@@ -173,59 +218,15 @@ class _Pool:
         note("call the same command again to go on")
 
 
-def _cost(cell: Cell) -> tuple[bool, int]:
-    algorithm = cell.config.algorithm
-    return ADVANTAGES[algorithm.advantage].needs_critic, algorithm.minibatches_per_step
-
-
-def _log(cell: Cell) -> Path:
-    return RUNS / ".logs" / f"{cell.name}.log"
-
-
 @contextmanager
-def _display() -> Iterator[_Lines | _Bars]:
-    if not err.is_terminal:
-        yield _Lines()
+def _unlocked(folder: RunFolder) -> Iterator[None]:
+    """Raises OpoError where another process works on the run, if there is one yet."""
+    if not folder.exists:
+        yield
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as bars:
-        yield _Bars(bars)
+    with folder.locked():
+        yield
 
 
-class _Lines:
-    """Where there is no terminal: a line when a run starts and when it ends."""
-
-    def __init__(self):
-        self.started: dict[str, float] = {}
-
-    def start(self, cell: Cell) -> None:
-        self.started[cell.name] = time.monotonic()
-        note(f"{cell.name}: started")
-
-    def watch(self, cell: Cell) -> None:
-        pass
-
-    def end(self, cell: Cell) -> None:
-        note(f"{cell.name}: ended after {time.monotonic() - self.started[cell.name]:.0f} s")
-
-
-class _Bars(_Lines):
-    """A bar per running cell."""
-
-    def __init__(self, bars: Progress):
-        super().__init__()
-        self.bars, self.tasks = bars, {}
-
-    def start(self, cell: Cell) -> None:
-        self.started[cell.name] = time.monotonic()
-        total = cell.config.train.steps
-        self.tasks[cell.name] = self.bars.add_task(cell.name, total=total)
-
-    def watch(self, cell: Cell) -> None:
-        path = cell.folder.path / "steps.jsonl"
-        if path.is_file():
-            self.bars.update(self.tasks[cell.name], completed=path.read_bytes().count(b"\n"))
-
-    def end(self, cell: Cell) -> None:
-        self.bars.remove_task(self.tasks.pop(cell.name))
-        super().end(cell)
+def log_of(cell: Cell) -> Path:
+    return RUNS / ".logs" / f"{cell.name}.log"

@@ -187,10 +187,7 @@ def measure_grades(graded: Sequence[GradedGroup], meter: Meter) -> None:
         reason: [pair for pair in pairs if pair[0].finish_reason == reason]
         for reason in ("stop", "length")
     }
-    meter.sum(
-        num_sampled_groups=len(graded),
-        num_tokens=sum(len(rollout.token_ids) for rollout, _ in pairs),
-    )
+    meter.sum(num_sampled_groups=len(graded))
     meter.mean(
         accuracy=share(is_right, pairs),
         accuracy_completed=share(is_right, finished["stop"]),
@@ -210,6 +207,13 @@ def measure_grades(graded: Sequence[GradedGroup], meter: Meter) -> None:
             for reason in GRADER_FAILURES
         },
     )
+
+
+def measure_cost(graded: Sequence[GradedGroup], meter: Meter) -> None:
+    """Of all responses that a step takes, greedy ones included; not those to the probe prompts,
+    which are an instrument's."""
+    lengths = [len(rollout.token_ids) for group in graded for rollout in group.group.rollouts]
+    meter.sum(num_samples=len(lengths), num_tokens=sum(lengths))
 
 
 def measure_advantages(batch: Batch, meter: Meter) -> None:

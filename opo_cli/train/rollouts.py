@@ -76,8 +76,9 @@ def with_greedy_rewards(
     engine: Engine,
     grader: Grader,
     clock: Clock,
-) -> Batch:
-    """ReMax's baseline: one greedy response per prompt, graded and shaped as the others are."""
+) -> tuple[Batch, list[GradedGroup]]:
+    """ReMax's baseline: one greedy response per prompt, graded and shaped as the others are; and
+    the groups of one that they are."""
     greedy = Sampling(
         num_responses=1, max_new_tokens=config.rollout.max_new_tokens, temperature=0.0
     )
@@ -86,7 +87,7 @@ def with_greedy_rewards(
     with clock.phase("grade"):
         answers = grader.grade(groups)
     rewards = shaped(collate(answers, batch.rewards.device), config).rewards
-    return batch.with_(greedy_rewards=rewards[batch.groups])
+    return batch.with_(greedy_rewards=rewards[batch.groups]), answers
 
 
 def shaped(batch: Batch, config: Config) -> Batch:

@@ -14,6 +14,7 @@ from opo_cli.certificate import KEY, off_policy_reasons
 from opo_cli.config import Config
 from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.pool import Grader
+from opo_cli.model.device import GIGABYTE, peak_bytes
 from opo_cli.model.memory import out_of_memory
 from opo_cli.model.parallel import all_max, all_sum
 from opo_cli.model.scores import score
@@ -26,6 +27,7 @@ from opo_cli.train.learner import Learner
 from opo_cli.train.measure import (
     Meter,
     measure_advantages,
+    measure_cost,
     measure_diversity,
     measure_grades,
     measure_kl,
@@ -67,9 +69,9 @@ def training_step(
     clock, meter = Clock(), Meter()
     measures = bool(config.measure.every) and step % config.measure.every == 0
     graded, sampled = sample_groups(step, prompts, config, engine, grader, clock, progress)
-    batch = collate(graded, learner.policy.device)
+    batch, greedy = collate(graded, learner.policy.device), []
     if ADVANTAGES[config.algorithm.advantage].needs_greedy:
-        batch = with_greedy_rewards(batch, graded, config, engine, grader, clock)
+        batch, greedy = with_greedy_rewards(batch, graded, config, engine, grader, clock)
     probe = None
     if config.measure.probe_every and step % config.measure.probe_every == 0:
         with clock.phase("measure"):
@@ -99,6 +101,7 @@ def training_step(
         )
     with clock.phase("measure"), out_of_memory("measuring", hint):
         measure_grades(sampled, meter)
+        measure_cost([*sampled, *greedy], meter)
         measure_scores(batch, meter)
         measure_advantages(batch, meter)
         if measures:
@@ -115,6 +118,7 @@ def training_step(
         **values,
         "learning_rate": config.optim.learning_rate,
         **clock.report(values["num_tokens"]),
+        "memory_gigabytes": round(peak_bytes(learner.policy.device) / GIGABYTE, 4),
         KEY: reasons,
     }
     return StepResult(record, batch, graded)

@@ -10,6 +10,7 @@ import pytest
 
 from opo_cli.config import Data, Style, Styles
 from opo_cli.data import tiny
+from opo_cli.data.store import problem_set
 from opo_cli.errors import OpoError
 from opo_cli.grading.extract import last_box
 from opo_cli.types import Problem
@@ -54,6 +55,33 @@ def test_every_tier(tier: str):
     assert {problem.benchmark for problem in problems} == {tier}
     assert_well_formed(problems, *tiny.TIERS[tier])
     assert tiny.tier_problems(tier) == problems
+
+
+HASHES = {
+    "tiny-easy": "6fd831023ed9a83e0bb136be443eca159dbeb3c6826edbb59bbd16c9fed57ddb",
+    "tiny-mid": "e5c38c3cdbae8db81fe23269678bf75a2b4ce5ff16d8c25446d0b8ee6b18845b",
+    "tiny-hard": "0e36c95a56279e3d7ddfea6bd18344094b0cf86bc2f6cd1aae3286371dbbb11f",
+    "tiny-ood": "540a2b4d9ff8f6dbbf0187aac17277c120d071ac42810b218fbc2d55e2c6f366",
+}
+"""As published with the first results: other problems would be other benchmarks."""
+
+
+@pytest.mark.parametrize("tier", tiny.TIERS)
+def test_a_tier_keeps_its_problems(tier: str):
+    found = problem_set(tier, tiny.tier_problems(tier), source="embedded")
+    assert found.sha256 == HASHES[tier]
+
+
+def test_validation_problems_are_held_out_and_of_no_tier():
+    problems = tiny.validation_problems()
+    assert len(problems) == tiny.PROBLEMS_PER_TIER
+    assert {problem.benchmark for problem in problems} == {tiny.VALIDATION}
+    assert_well_formed(problems, *tiny.VALIDATION_TERMS)
+    assert tiny.validation_problems() == problems
+    questions = {problem.question for problem in problems}
+    assert all(map(tiny.is_heldout, questions))
+    for tier in tiny.TIERS:
+        assert questions.isdisjoint(problem.question for problem in tiny.tier_problems(tier))
 
 
 def test_training_problems():

@@ -15,9 +15,9 @@ from opo_cli.evaluate.estimators import (
     ks_for,
     maj_at_k,
     most_trials_of,
-    pass_at_k,
     standard_error,
 )
+from opo_cli.report.estimate import pass_at_k
 
 quick = settings(deadline=None, derandomize=True)
 

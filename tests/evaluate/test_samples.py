@@ -232,3 +232,20 @@ def test_the_mean_does_not_depend_on_how_many_samples_repeat():
     """avg@n of samples written twice is avg@n."""
     twice = [samples_of(each.id, *each.responses, *each.responses) for each in SAMPLES]
     assert math.isclose(record_of(twice)["accuracy"], record_of(SAMPLES)["accuracy"])
+
+
+def test_a_file_is_busy_while_another_process_samples_it(tmp_path: Path):
+    file = SampleFile(tmp_path, "b", {"x": 1})
+    assert not file.is_busy
+    assert not file.path.exists()
+    script = (
+        "import sys; from pathlib import Path; from opo_cli.evaluate.samples import SampleFile\n"
+        "with SampleFile(Path(sys.argv[1]), 'b', {'x': 1}).locked():\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert file.is_busy
+        other.communicate(timeout=30)
+    assert not file.is_busy

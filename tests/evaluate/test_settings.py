@@ -42,6 +42,14 @@ def test_evaluations_during_training_are_none_of_it(run):
     assert (found.every, found.during) == (0, ())
 
 
+def test_a_validation_split_is_the_runs_own_and_chooses_nothing_here(run):
+    config = resolve("smoke", overrides=["eval.every=2", "eval.checkpoint=best"])
+    (run.path / "config.json").write_text(config.model_dump_json())
+    found = settings(run, ["tiny-validation"])
+    assert (found.validation, found.checkpoint) == ((), "last")
+    assert (found.samples, found.max_new_tokens, found.k, found.limit) == (4, 32, (1, 4), 0)
+
+
 def test_a_runs_k_reach_as_far_as_the_benchmarks_own_samples(run):
     config = resolve("smoke", overrides=["eval.samples=0", "eval.k=[1,8]"])
     (run.path / "config.json").write_text(config.model_dump_json())

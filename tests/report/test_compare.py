@@ -1,119 +1,231 @@
-"""Which runs count as replicates, and what is told about those that do not match."""
+"""A whole comparison, as tables, records, and page."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
+import numpy as np
 import pytest
 
 from opo_cli.errors import OpoError
-from opo_cli.presets import resolve
-from opo_cli.records import RunFolder
-from opo_cli.report.compare import comparison, group_runs
+from opo_cli.report.compare import Options, compare, report
+from opo_cli.report.compare_page import page_of, samples_of
+from opo_cli.report.compare_tables import fixed_steps
+
+from .conftest import step
+
+OPTIONS = Options(margin=0.02)
 
 
-def record(benchmark: str, policy: str, accuracy: float) -> dict:
-    return {
-        "benchmark": benchmark,
-        "policy": policy,
-        "num_samples": 4,
-        "accuracy": accuracy,
-        "pass_at_k": {"1": accuracy, "4": min(1.0, 2 * accuracy)},
-        "maj_at_k": {"4": accuracy},
-        "entropy": 0.5,
-        "kl_exact_sequence": 1.0,
-        "length": 20.0,
-        "truncated": 0.0,
-    }
+def numbers(folders, **options) -> dict[tuple, float]:
+    found = report(compare(folders, Options(margin=0.02, **options)))
+    return {(r["algorithm"], r.get("benchmark"), r["measure"]): r["final"] for r in found.records}
+
+
+def titles(folders, **options) -> list[str]:
+    return [table.title for table in compare(folders, Options(margin=0.02, **options)).tables]
 
 
 @pytest.fixture
-def make_run(tmp_path: Path):
-    def make(
-        name: str, accuracy: float = 0.5, *, seed: int = 0, base: str = "a", sets=(), **options
-    ) -> RunFolder:
-        folder = RunFolder(tmp_path / name)
-        folder.model.mkdir(parents=True)
-        config = resolve("smoke", named={"seed": seed}, overrides=sets, **options)
-        files = {
-            "config.json": config.model_dump_json(),
-            "environment.json": json.dumps({"initial_policy_id": base}),
-            "model/config.json": "{}",
-            "steps.jsonl": '{"step": 1, "step_seconds": 2.0, "reward": 0.25}\n',
-        }
-        for file, text in files.items():
-            (folder.path / file).write_text(text)
-        folder.write_evals([record("easy", "initial", 0.1), record("easy", "final", accuracy)])
-        return folder
-
-    return make
+def three(make_run):
+    """Three algorithms, two seeds, two benchmarks."""
+    counts = {"opo": 3, "grpo": 2, "ppo": 1}
+    return [
+        make_run(
+            f"{name}{seed}",
+            {"easy": [count + seed, count], "hard": [count - 1, count]},
+            seed=seed,
+            algorithm=name,
+            steps=[step(i + 1, reward=0.1 * i, gradient_norm=0.5) for i in range(8)],
+        )
+        for name, count in counts.items()
+        for seed in (0, 1)
+    ]
 
 
-def test_seeds_of_one_setting_are_replicates(make_run):
-    runs = [make_run("x", 0.4, seed=0), make_run("y", 0.6, seed=1)]
-    report = comparison(runs, ["reward"])
-    found = next(r for r in report.records if r["measure"] == "avg@4")
-    assert (found["initial"], found["final"], found["num_seeds"]) == (0.1, pytest.approx(0.5), 2)
-    # t(0.975, 1) = 12.706; sd = 0.1414; 12.706 * 0.1414 / sqrt(2) = 1.2706
-    assert found["half_width_95"] == pytest.approx(1.2706, abs=1e-3)
+def test_means_over_seeds_with_their_interval(make_run):
+    runs = [make_run("x", [2, 1], seed=0), make_run("y", [2, 3], seed=1)]
+    found = next(r for r in report(compare(runs, OPTIONS)).records if r["measure"] == "avg@4")
+    assert (found["initial"], found["final"], found["num_seeds"]) == (0, 0.5, 2)
+    # t(0.975, 1) = 12.706; accuracies .375, .625: sd .17678; 12.706 x .17678 / sqrt(2) = 1.5883
+    assert found["half_width_95"] == pytest.approx(1.5883, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"seed": 0},
-        {"seed": 1, "sets": ["train.steps=9"]},
-        {"seed": 1, "base": "another"},
-    ],
-    ids=["same seed", "other settings", "other initial policy"],
-)
-def test_other_runs_stand_for_themselves(make_run, other):
-    groups = group_runs([make_run("x"), make_run("y", **other)])
-    assert len(groups) == 2
-    assert all(len(runs) == 1 for runs in groups.values())
+def test_the_tables_are_the_papers_questions_verdicts_first(three):
+    assert titles(three) == [
+        "verdicts",
+        "accuracy of the initial and of the trained policy",
+        "behaviour of the policies",
+        "diversity of the policies",
+        "score and speed",
+        "training dynamics",
+        "cost of training",
+    ]
 
 
-def test_a_description_makes_no_difference(make_run):
-    runs = [make_run("x"), make_run("y", seed=1, sets=["description=new", "checkpoint.every=1"])]
-    assert [len(group) for group in group_runs(runs).values()] == [2]
+def test_of_many_arms_each_measure_has_a_table(make_run):
+    names = ("opo", "opo-loo", "rloo", "remax")
+    found = titles([make_run(name, algorithm=name) for name in names])
+    assert found[:4] == ["verdicts", "avg@4", "pass@4", "maj@4"]
 
 
-def test_a_changed_estimator_stands_in_the_label(make_run):
-    runs = [make_run("x"), make_run("y", algorithm="grpo", sets=["algorithm.advantage=mean"])]
-    assert list(group_runs(runs)) == ["opo", "grpo advantage=mean"]
+def test_every_number_is_a_record(three):
+    found = numbers(three)
+    assert found["opo", "easy", "avg@4"] == pytest.approx((6 / 8 + 7 / 8) / 2)
+    assert found["opo", "hard", "pass@4"] == 1
+    assert found["ppo", None, "training_tokens"] == 800
+    assert found["grpo", "all benchmarks", "difference avg"] == pytest.approx(0.25)
+    assert found["grpo", "easy", "difference avg"] == pytest.approx(0.25)
+    assert found["opo", "easy", "self_bleu"] == 0.25
+    assert ("opo", None, "interquartile_mean") in found
 
 
-def test_what_is_not_shared_is_told(make_run):
-    runs = [make_run("x"), make_run("y", algorithm="grpo", base="b", sets=["eval.samples=8"])]
-    closing = "\n".join(comparison(runs, []).closing)
-    assert "not the same: eval.samples (opo: 4, grpo: 8)" in closing
-    assert "not the same: the initial policy" in closing
-    assert "one seed of opo, grpo" in closing
+def test_verdict_records_say_what_they_rest_on(three):
+    records = report(compare(three, OPTIONS)).records
+    found = [r for r in records if r["measure"] == "difference avg"]
+    assert len(found) == 3 * 3  # Pairs x (both benchmarks, and all).
+    for record in found:
+        assert (record["margin"], record["num_seeds"]) == (0.02, 2)
+        assert record["verdict"] in ("win", "worse", "tie", "cannot tell")
+        assert record["p_holm"] >= record["p"]
+        assert record["low_95"] < record["final"] < record["high_95"]
+
+
+def test_facts_stand_above_the_tables(three):
+    opening = report(compare(three, OPTIONS)).opening
+    assert "checkpoint: last" in opening
+    assert "verdicts on: avg@n, margin 0.02, family-wise level .05" in opening
+    assert any(line.startswith("budget: equal steps (8)") for line in opening)
+    assert any(line.startswith("not the same: algorithm.reduction") for line in opening)
+
+
+def test_incomparable_runs_are_refused_unless_asked(make_run):
+    runs = [make_run("x"), make_run("y", algorithm="grpo", base="b")]
+    with pytest.raises(OpoError, match="they started from different policies"):
+        compare(runs, OPTIONS)
+    found = report(compare(runs, Options(margin=0.02, allow_incomparable=True)))
+    assert any("the initial policy" in line for line in found.opening)
+
+
+def test_single_runs_are_no_sample(make_run):
+    found = report(compare([make_run("x"), make_run("y", algorithm="ppo")], OPTIONS))
+    assert any("one seed of opo, ppo" in line for line in found.closing)
 
 
 def test_a_metric_that_one_run_lacks_is_a_gap(make_run):
-    closing = "\n".join(comparison([make_run("x")], ["reward", "value_loss"]).closing)
-    assert "reward over steps" in closing
-    assert "value_loss: not measured" in closing
-
-
-def test_an_unfinished_run_is_refused(make_run):
-    folder = make_run("x")
-    (folder.model / "config.json").unlink()
-    with pytest.raises(OpoError, match="not finished"):
-        comparison([folder], [])
-
-
-def test_another_grader_is_told(make_run):
-    runs = [make_run("x"), make_run("y", algorithm="grpo")]
-    for run, grader in zip(runs, ("math-verify 0.9.0", "math-verify 0.9.1"), strict=True):
-        run.write_evals(record | {"settings": {"grader": grader}} for record in run.evals())
-    closing = "\n".join(comparison(runs, []).closing)
-    assert "not the same: grader (opo: math-verify 0.9.0, grpo: math-verify 0.9.1)" in closing
+    closing = report(
+        compare([make_run("x")], Options(margin=0.02, curves=["reward", "value_loss"]))
+    ).closing
+    assert "reward over steps, 0.250 to 0.250" in closing
+    assert "value_loss: not measured in these runs" in closing
 
 
 def test_runs_of_a_version_without_majorities_are_tabulated(make_run):
     run = make_run("x")
     run.write_evals([{k: v for k, v in r.items() if k != "maj_at_k"} for r in run.evals()])
-    assert {r["measure"] for r in comparison([run], []).records} >= {"avg@4", "pass@4"}
+    measures = {r["measure"] for r in report(compare([run], OPTIONS)).records}
+    assert measures >= {"avg@4", "pass@4"}
+    assert "maj@4" not in measures
+
+
+def test_runs_without_evaluations_have_what_training_says(make_run):
+    runs = [make_run("x", {}), make_run("y", {}, algorithm="ppo")]
+    assert titles(runs) == ["score and speed", "training dynamics", "cost of training"]
+
+
+def test_a_sweep_compares_each_at_its_best_and_at_the_same(make_run):
+    folders = [
+        make_run(
+            f"{name}{value}{seed}",
+            [2, 1 + seed],
+            seed=seed,
+            algorithm=name,
+            sets=[f"optim.beta2={value}"],
+            validation=[int(10 * value), 1],
+        )
+        for name in ("opo", "ppo")
+        for value in (0.1, 0.2)
+        for seed in (0, 1)
+    ]
+    found = compare(folders, Options(margin=0.02, swept="optim.beta2"))
+    assert [arm.label for arm in found.chosen] == ["opo beta2=0.2", "ppo beta2=0.2"]
+    assert [table.title for table in found.tables][:4] == [
+        "verdicts (each at its own best)",
+        "verdicts (same setting, beta2 0.1)",
+        "verdicts (same setting, beta2 0.2)",
+        "sweep over optim.beta2",
+    ]
+    records = report(found).records
+    assert {r.get("same_setting") for r in records if "verdict" in r} == {None, "0.1", "0.2"}
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, []), (1, [1]), (2, [1, 2]), (5, [1, 2, 3, 4, 5]), (40, [1, 11, 20, 30, 40])],
+)
+def test_fixed_steps_span_the_run(count: int, expected: list[int]):
+    assert fixed_steps(count) == expected
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_the_same_numbers(three):
+    found = compare(three, OPTIONS)
+    page = page_of(found, "opo compare")
+    assert page.title == "opo vs grpo vs ppo"
+    assert [answer.pair for answer in page.answers] == [
+        ("opo", "grpo"),
+        ("opo", "ppo"),
+        ("grpo", "ppo"),
+    ]
+    assert [gap.benchmark for gap in page.gaps[:3]] == ["all benchmarks", "easy", "hard"]
+    assert [table.title for table in page.tables] == [table.title for table in found.tables]
+    curve = page.arms[0].curves[0]
+    assert list(curve.x["second"]) == [2.0 * i for i in range(1, 9)]
+    assert curve.accuracy["easy"] == [(0, 0.0), (8, 0.75)]
+    assert np.isnan(curve.metrics["entropy"]).all()
+
+
+def lines(problem: str, rewards: list[float]) -> dict[str, list]:
+    """Columns of the ledger: one group."""
+    count = len(rewards)
+    columns = {
+        "step": [1] * count,
+        "group": [0] * count,
+        "row": list(range(count)),
+        "problem_id": [problem] * count,
+        "prompt": ["1+1=?"] * count,
+        "answer": ["2"] * count,
+        "text": [f"<b>{problem}</b> {i}" for i in range(count)],
+        "grade_reason": ["correct" if r else "wrong" for r in rewards],
+        "finish_reason": ["stop"] * count,
+        "reward": rewards,
+        "advantage": rewards,
+        "length": [3] * count,
+    }
+    from opo_cli.ledger import LINE, PER_TOKEN
+
+    empty = {name: [None] * count for name in (*LINE, *PER_TOKEN) if name not in columns}
+    return columns | empty
+
+
+def test_rollouts_to_the_same_prompt_stand_side_by_side(make_run):
+    folders = [make_run("x"), make_run("y", algorithm="ppo")]
+    for folder, reward in zip(folders, (1.0, 0.0), strict=True):
+        same, split = lines("same", [1.0, 0.0]), lines("split", [reward, reward])
+        both = {name: [*same[name], *split[name]] for name in same}
+        folder.ledger.write(1, both, 10**7)
+        folder.ledger.write(2 if reward else 3, both, 10**7)  # Only step 1 is common.
+    samples = samples_of(compare(folders, OPTIONS).chosen)
+    assert [(s.where, s.problem, s.prompt) for s in samples] == [
+        ("seed 0, step 1", "split", "1+1=?"),
+        ("seed 0, step 1", "same", "1+1=?"),
+    ]
+    first = samples[0].responses
+    assert [r.verdict for r in first["opo"]] == ["right", "right"]
+    assert [r.verdict for r in first["ppo"]] == ["wrong", "wrong"]
+    assert first["opo"][0].text == "<b>split</b> 0"
+
+
+def test_without_a_common_seed_or_ledger_there_are_no_rollouts(make_run):
+    folders = [make_run("x"), make_run("y", seed=1, algorithm="ppo")]
+    assert samples_of(compare(folders, OPTIONS).chosen) == []

@@ -6,7 +6,7 @@ import pytest
 
 from opo_cli.config import Eval
 from opo_cli.presets import resolve
-from opo_cli.report.plan import evaluation_line, plan_rows, precision_line
+from opo_cli.report.plan import evaluation_line, plan_rows, precision_line, steps_line
 
 
 @pytest.mark.parametrize(
@@ -30,10 +30,38 @@ from opo_cli.report.plan import evaluation_line, plan_rows, precision_line
             {"every": 5, "during": ("c",), "samples": 4},
             "c every 5 steps; 4 samples per problem",
         ),
+        (
+            {"benchmarks": ("a",), "validation": ("v", "w"), "samples": 4},
+            "a before and after; v, w (validation) after; 4 samples per problem",
+        ),
+        (
+            {
+                "benchmarks": ("a",),
+                "validation": ("v",),
+                "samples": 4,
+                "every": 5,
+                "checkpoint": "best",
+            },
+            "a before and after; a every 5 steps; the final policy is the best on v of those after "
+            "every 5 steps and the last; 4 samples per problem",
+        ),
     ],
 )
 def test_evaluation_line(settings, expected: str):
     assert evaluation_line(Eval(**settings)) == expected
+
+
+@pytest.mark.parametrize(
+    ("sets", "expected"),
+    [
+        ((), "6"),
+        (("train.budget=4",), "4"),
+        (("train.budget=130", "train.budget_unit=samples"), "3: those that take 130 samples"),
+        (("train.budget=9000", "train.budget_unit=tokens"), "at least 5: those that take 9000 tok"),
+    ],
+)
+def test_steps_line(sets, expected: str):
+    assert steps_line(resolve("smoke", overrides=sets)).startswith(expected)
 
 
 def test_precision_line():

@@ -110,7 +110,9 @@ def test_a_cache_of_no_stated_size_takes_what_is_left_beside_all_that_is_alive_w
     assert max(left[0], left[-1]) == pytest.approx(0.95 * GPU.num_bytes, abs=10)
     # The reference is always there: an evaluation adds its microbatch.
     assert left[-1] - left[0] == evaluation_bytes(config, QWEN["1.5B"], GPU) > 3 * 10**9
-    without = memory_parts(config_of("eval.benchmarks=[]"), QWEN["1.5B"], GPU, "vllm")
+    without = memory_parts(
+        config_of("eval.benchmarks=[]", "eval.validation=[]"), QWEN["1.5B"], GPU, "vllm"
+    )
     assert totals(without)[0] == pytest.approx(0.95 * GPU.num_bytes, abs=10)
     assert totals(without)[-1] == 0
     few = memory_parts(config_of("rollout.max_rows=8"), QWEN["1.5B"], GPU, "vllm")
@@ -163,7 +165,15 @@ def test_settings_that_save_memory_do():
     )
     assert "gradients, first half" not in after("measure.every", 0)
     assert "reference policy" not in memory_parts(
-        changed(plain, {"measure.every": 0, "measure.probe_every": 0, "eval.benchmarks": ()}),
+        changed(
+            plain,
+            {
+                "measure.every": 0,
+                "measure.probe_every": 0,
+                "eval.benchmarks": (),
+                "eval.validation": (),
+            },
+        ),
         QWEN["1.5B"],
         GPU,
         "vllm",
@@ -219,12 +229,16 @@ def test_what_is_scored_of_an_evaluation():
     # No more rows than are decoded at once, but always one problem's.
     few = config_of("rollout.max_rows=1", "eval.samples=3", "eval.k=[]")
     assert evaluation_load(few, QWEN["1.5B"]).microbatch == 3 * (1024 + 96)
-    assert evaluation_load(config_of("eval.benchmarks=[]"), QWEN["1.5B"]) is None
+    assert (
+        evaluation_load(config_of("eval.benchmarks=[]", "eval.validation=[]"), QWEN["1.5B"]) is None
+    )
 
 
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_nothing_is_held_for_an_evaluation_where_there_is_none(engine: str):
-    config = config_of("eval.benchmarks=[]", "train.use_reference_offload=true")
+    config = config_of(
+        "eval.benchmarks=[]", "eval.validation=[]", "train.use_reference_offload=true"
+    )
     assert totals(memory_parts(config, QWEN["1.5B"], GPU, engine))[-1] == 0
     assert evaluation_bytes(config, QWEN["1.5B"], GPU) == 0
 

@@ -19,9 +19,9 @@ def learner_of(config, policy):
 
 
 def steps_of(folder: Path) -> list[dict]:
-    """Without what the clock says."""
+    """Without what the clock says, and the memory."""
     records = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
-    times = ("_seconds", "_per_second")
+    times = ("_seconds", "_per_second", "_gigabytes")
     return [{k: v for k, v in record.items() if not k.endswith(times)} for record in records]
 
 

@@ -45,7 +45,7 @@ def run(folder: RunFolder, failing: tuple[int, Exception] | None = None) -> None
 
 
 def records(folder: RunFolder) -> list[dict]:
-    left_out = ("_seconds", "_per_second")
+    left_out = ("_seconds", "_per_second", "_gigabytes")
     return [{k: v for k, v in s.items() if not k.endswith(left_out)} for s in folder.steps()]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = ("_seconds", "_per_second")
+OF_THE_MACHINE = ("_seconds", "_per_second", "_gigabytes")
 
 
 def steps_of(folder: Path) -> list[dict]:
@@ -21,7 +21,7 @@ def steps_of(folder: Path) -> list[dict]:
 
 
 def without_times(steps: list[dict]) -> list[dict]:
-    return [{k: v for k, v in step.items() if not k.endswith(SECONDS)} for step in steps]
+    return [{k: v for k, v in step.items() if not k.endswith(OF_THE_MACHINE)} for step in steps]
 
 
 def weights_of(folder: Path) -> bytes:
@@ -162,13 +162,15 @@ def test_a_finished_run_holds_what_it_should(base, tmp_path, run_opo):
     # As installed: of PyPI's CUDA build torch itself adds +cu130.
     assert environment["versions"]["torch"] == importlib.metadata.version("torch")
     assert environment["seed"] == 0
+    assert 0 < environment["startup_seconds"] < 300
     assert environment["device"] in ("cpu", "cuda")
     evals = [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
-    assert [(e["policy"], e["benchmark"]) for e in evals] == [
-        ("initial", "tiny-easy"),
-        ("initial", "tiny-mid"),
-        ("final", "tiny-easy"),
-        ("final", "tiny-mid"),
+    assert [(e["policy"], e["benchmark"], e.get("split")) for e in evals] == [
+        ("initial", "tiny-easy", None),
+        ("initial", "tiny-mid", None),
+        ("final", "tiny-easy", None),
+        ("final", "tiny-mid", None),
+        ("final", "tiny-validation", "validation"),
     ]
     assert evals[0]["kl_k3_sequence"] == pytest.approx(0, abs=1e-4)
     assert "objective" in result.stdout
@@ -233,3 +235,32 @@ def test_a_run_that_diverges_stops_and_says_so(base, tmp_path, run_opo):
     for line in (tmp_path / "wild" / "steps.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
     assert not (tmp_path / "wild" / "model").exists()
+
+
+def test_a_budget_ends_a_stopped_run_where_it_ends_the_other(base, tmp_path, run_opo):
+    arguments = ["train", "--preset", "smoke", "--set", "eval.benchmarks=[]"]
+    arguments += ["--set", "eval.validation=[]", "--set", "checkpoint.every=3"]
+    arguments += ["--set", "train.budget_unit=tokens", "--set", "train.budget=9000"]
+    whole = run_opo(*arguments, "--out", "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert "at least 5: those that take 9000 tokens" in whole.stdout
+    steps = steps_of(tmp_path / "whole")
+    spent = [sum(step["num_tokens"] for step in steps[:n]) for n in range(1, len(steps) + 1)]
+    assert spent[-2] < 9000 <= spent[-1]
+    assert all(step["num_samples"] == 64 for step in steps)
+    assert all(0.1 < step["memory_gigabytes"] < 100 for step in steps)
+
+    stopped = interrupted_at(4, tmp_path / "cut", [*arguments, "--out", "cut"])
+    assert stopped.returncode == 130, stopped.err
+    assert "stopped after step" in stopped.err
+    assert " of about " in stopped.err
+    assert run_opo("train", "--resume", "--out", "cut").returncode == 0
+    assert without_times(steps_of(tmp_path / "cut")) == without_times(steps)
+
+
+def test_greedy_responses_count_as_samples(base, tmp_path, run_opo):
+    arguments = ["train", "--preset", "smoke", "--algorithm", "remax", "--steps", "1"]
+    assert run_opo(*arguments, "--out", "run").returncode == 0
+    [step] = steps_of(tmp_path / "run")
+    assert step["num_samples"] == 64 + 8
+    assert 64 * step["length"] < step["num_tokens"] <= 64 * step["length"] + 8 * 32

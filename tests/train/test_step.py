@@ -433,7 +433,8 @@ def test_the_greedy_reward_is_that_of_the_most_probable_tokens(
     ]
     batch = collate(groups, torch.device("cpu"))
     with Grader(config.grading) as grader:
-        batch = with_greedy_rewards(batch, groups, config, engine, grader, Clock())
+        batch, greedy = with_greedy_rewards(batch, groups, config, engine, grader, Clock())
+    assert [len(group.group.rollouts) for group in greedy] == [1] * NUM_PROMPTS
     per_group = batch.greedy_rewards.view(NUM_PROMPTS, GROUP_SIZE)
     assert per_group[:, 0].tolist() == [float(answer is not None) for answer in answers]
     assert (per_group == per_group[:, :1]).all()
@@ -477,13 +478,14 @@ def test_an_update_out_of_memory_says_what_to_lower(
 
 def test_a_reference_is_made_where_something_needs_it(policy_and_tokenizer):
     model = policy_and_tokenizer[0]
-    off = ("measure.every=0", "measure.probe_every=0", "eval.benchmarks=[]")
+    off = ("measure.every=0", "measure.probe_every=0", "eval.benchmarks=[]", "eval.validation=[]")
     needs = {
         off: False,
         (*off[1:], "measure.every=1"): True,
-        (off[0], off[2], "measure.probe_every=3"): True,
-        (*off[:2], 'eval.benchmarks=["tiny-easy"]'): True,
-        (*off[:2], 'eval.benchmarks=["tiny-easy"]', "eval.temperature=0"): False,
+        (off[0], *off[2:], "measure.probe_every=3"): True,
+        off[:3]: True,
+        (*off[:2], off[3], 'eval.benchmarks=["tiny-easy"]'): True,
+        (*off[:2], off[3], 'eval.benchmarks=["tiny-easy"]', "eval.temperature=0"): False,
         (*off, "algorithm.kl_in=loss", "algorithm.kl_coefficient=0.1"): True,
     }
     for changes, is_needed in needs.items():

@@ -1,0 +1,91 @@
+"""A comparison as records for programs: what CSV and JSON print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opo_cli.report.compare_tables import BEHAVIOUR, DIVERSITY, measures, of_benchmark
+from opo_cli.report.contrasts import Contrast
+from opo_cli.report.estimate import over_seeds
+from opo_cli.report.learning import learning_records
+from opo_cli.report.runs import Arm
+from opo_cli.report.shared import benchmarks_of
+
+if TYPE_CHECKING:
+    from opo_cli.report.compare import Comparison
+
+
+def records_of(comparison: Comparison) -> list[dict[str, Any]]:
+    """Tidy: one record per number, each with the certificate of its arm."""
+    records = [record for arm in comparison.arms for record in _of_arm(arm, comparison)]
+    records += learning_records(comparison.learning)
+    families = {"": comparison.contrasts} | comparison.same_setting
+    for value, contrasts in families.items():
+        each = [] if contrasts.each is contrasts.overall else contrasts.each
+        records += [_of_contrast(c, comparison, value) for c in (*contrasts.overall, *each)]
+    return records
+
+
+def _of_arm(arm: Arm, comparison: Comparison) -> list[dict[str, Any]]:
+    keys = {key: (lambda r, k=key: r.get(k)) for key in (*BEHAVIOUR, *DIVERSITY)}
+    certificate = arm.certificate
+    certified = {
+        "certificate": certificate.label,
+        "num_exact_steps": certificate.num_exact,
+        "num_steps": certificate.num_steps,
+    }
+    records: list[dict[str, Any]] = []
+    for benchmark in benchmarks_of([arm]):
+        for title, read in (measures(comparison.arms) | keys).items():
+            before = of_benchmark(arm.runs, "initial", benchmark, read)
+            after = of_benchmark(arm.runs, "final", benchmark, read)
+            records.append(
+                {
+                    "algorithm": arm.label,
+                    "benchmark": benchmark,
+                    "measure": title,
+                    "initial": before.mean,
+                    "final": after.mean,
+                    "half_width_95": after.half_width,
+                    "num_seeds": after.num_seeds,
+                    **certified,
+                }
+            )
+    for unit in ("samples", "gradient-steps", "tokens", "seconds"):
+        used = over_seeds([run.total(unit) for run in arm.runs])
+        records.append(
+            {
+                "algorithm": arm.label,
+                "measure": f"training_{unit.replace('-', '_')}",
+                "final": used.mean,
+                "num_seeds": used.num_seeds,
+                **certified,
+            }
+        )
+    return records
+
+
+def _of_contrast(contrast: Contrast, comparison: Comparison, value: str) -> dict[str, Any]:
+    found, verdict = contrast.difference, contrast.verdict
+    return {
+        "algorithm": contrast.labels[0],
+        "against": contrast.labels[1],
+        "benchmark": contrast.benchmark,
+        "measure": f"difference {comparison.options.measure}",
+        "final": found.mean,
+        "low_95": found.low,
+        "high_95": found.high,
+        "p": found.p,
+        "p_holm": verdict.p_holm,
+        "p_permutation": contrast.permutation.p if contrast.permutation else None,
+        "least_p_permutation": contrast.permutation.least if contrast.permutation else None,
+        "probability_of_improvement": contrast.improvement.value,
+        "improvement_low_95": contrast.improvement.low,
+        "improvement_high_95": contrast.improvement.high,
+        "verdict": verdict.word,
+        "num_more_seeds": verdict.num_more_seeds,
+        "margin": comparison.options.margin,
+        "num_seeds": found.num_seeds,
+        "num_problems": found.num_problems,
+        **({"same_setting": value} if value else {}),
+    }

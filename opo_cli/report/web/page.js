@@ -1,0 +1,256 @@
+// Draws the charts from the block of JSON, and keeps them in step with the controls. Text of the
+// data goes to plotly through `literal` only, as plotly reads some tags in it.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const state = { axis: "step", seeds: false, smooth: 1, off: new Set(), theme: null };
+  const UNIFIED = 6; // Arms: with more of them, one box with all values would hide the chart.
+  const FEW = 16; // Points: so few are marked one by one.
+  const BAND = 0.17 * Math.min(1, 4 / data.arms.length); // Bands of many arms lie over each other.
+  const isTouch = matchMedia("(pointer: coarse)").matches;
+
+  const literal = (text) =>
+    text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const theme = () => (matchMedia("print").matches ? "light" : document.documentElement.dataset.theme);
+  const isNumber = (value) => value !== null && value !== undefined;
+  const shown = (value) => (isNumber(value) ? String(Number(value.toPrecision(4))) : "–");
+
+  // Trailing mean over the last measured values; a gap stays one.
+  function smoothed(values) {
+    if (state.smooth === 1 || !values) return values;
+    const last = [];
+    return values.map((value) => {
+      if (!isNumber(value)) return null;
+      last.push(value);
+      if (last.length > state.smooth) last.shift();
+      return last.reduce((sum, each) => sum + each, 0) / last.length;
+    });
+  }
+
+  const xOf = (line) => data.xs[line.x[state.axis]];
+
+  // A closed outline: along the upper edge, and back along the lower.
+  function outline(x, low, high) {
+    const there = x.map((_, i) => i).filter((i) => isNumber(low[i]) && isNumber(high[i]));
+    const back = [...there].reverse();
+    return [[...there, ...back].map((i) => x[i]),
+      [...there.map((i) => high[i]), ...back.map((i) => low[i])]];
+  }
+
+  const faded = (colour, alpha) => {
+    const [r, g, b] = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+    return `rgba(${r},${g},${b},${alpha})`;
+  };
+
+  // Lines of several runs as one trace, with gaps between them.
+  function joined(runs, xFrom, yFrom, textFrom) {
+    const trace = { x: [], y: [], hovertext: [] };
+    for (const run of runs) {
+      const x = xFrom(run);
+      const y = yFrom(run);
+      x.forEach((value, i) => {
+        if (!isNumber(y[i]) || !isNumber(value)) return; // Metrics measured now and then: no gaps.
+        trace.x.push(value);
+        trace.y.push(y[i]);
+        trace.hovertext.push(textFrom(run, i, y[i]));
+      });
+      trace.x.push(null);
+      trace.y.push(null);
+      trace.hovertext.push("");
+    }
+    return trace;
+  }
+
+  function tracesOf(chart) {
+    const bands = [];
+    const thin = [];
+    const means = [];
+    chart.arms.forEach((lines, place) => {
+      const arm = data.arms[place];
+      const colour = arm[state.theme];
+      const visible = !state.off.has(place);
+      const common = { type: "scatter", showlegend: false, visible };
+      const x = xOf(lines);
+      const [mean, low, high] = [lines.mean, lines.low, lines.high].map(smoothed);
+      if (low) {
+        const [px, py] = outline(x, low, high);
+        bands.push({ ...common, meta: { place, kind: "band" }, x: px, y: py, mode: "lines",
+          line: { width: 0 }, fill: "toself", fillcolor: faded(colour, BAND), hoverinfo: "skip" });
+      }
+      const told = (run, i, y) =>
+        `${literal(run.name)}<br>${state.axis} ${shown(xOf(run)[i])}: <b>${shown(y)}</b>`;
+      thin.push({ ...common, meta: { place, kind: "seeds" }, visible: visible && state.seeds,
+        ...joined(lines.runs, xOf, (run) => smoothed(run.y), told), mode: "lines",
+        line: { width: 1, color: faded(colour, 0.55), dash: arm.dash }, hoverinfo: "text" });
+      const text = mean.map((value, i) => {
+        const band = low && isNumber(low[i]) ? ` [${shown(low[i])}, ${shown(high[i])}]` : "";
+        const where = isUnified() ? "" : `<br>${state.axis} ${shown(x[i])}`;
+        return `${literal(arm.label)}${where}: <b>${shown(value)}</b>${band}`;
+      });
+      const isFew = mean.filter(isNumber).length <= FEW;
+      means.push({ ...common, meta: { place, kind: "mean" }, x, y: mean, hovertext: text,
+        hoverinfo: isUnified() ? "x+text" : "text", mode: isFew ? "lines+markers" : "lines", connectgaps: true,
+        line: { width: 2.25, color: colour, dash: arm.dash },
+        marker: { size: 6, symbol: arm.symbol, color: colour } });
+    });
+    return [...bands, ...thin, ...means];
+  }
+
+  const isUnified = () => !state.seeds && data.arms.length <= UNIFIED;
+
+  // Mean length across, mean reward up: a point per step and run, a line per arm.
+  function scatterTraces() {
+    const [across, up] = data.scatter.map((place) => data.charts[place]);
+    const points = [];
+    const paths = [];
+    data.arms.forEach((arm, place) => {
+      const [lengths, rewards] = [across.arms[place], up.arms[place]];
+      const colour = arm[state.theme];
+      const common = { type: "scatter", showlegend: false, visible: !state.off.has(place) };
+      const steps = (line) => data.xs[line.x.step];
+      const byName = new Map(lengths.runs.map((run) => [run.name, smoothed(run.y)]));
+      const runs = rewards.runs.filter((run) => byName.has(run.name));
+      const told = (run, i, y) => `${literal(run.name)}, step ${shown(steps(run)[i])}<br>` +
+        `length ${shown(byName.get(run.name)[i])}, reward <b>${shown(y)}</b>`;
+      points.push({ ...common, meta: { place, kind: "points" }, mode: "markers", hoverinfo: "text",
+        ...joined(runs, (run) => byName.get(run.name), (run) => smoothed(run.y), told),
+        marker: { size: 5, symbol: arm.symbol, color: colour, opacity: 0.4 } });
+      const [x, y] = [smoothed(lengths.mean), smoothed(rewards.mean)];
+      const known = x.map((_, i) => i).filter((i) => isNumber(x[i]) && isNumber(y[i]));
+      const ends = known.map((_, i) => (i === 0 || i === known.length - 1 ? 11 : 0));
+      const symbols = known.map((_, i) => (i === 0 ? "circle-open" : "square"));
+      paths.push({ ...common, meta: { place, kind: "path" }, mode: "lines+markers",
+        x: known.map((i) => x[i]), y: known.map((i) => y[i]), hoverinfo: "text",
+        hovertext: known.map((i) => `${literal(arm.label)}, mean, step ${shown(steps(lengths)[i])}` +
+          `<br>length ${shown(x[i])}, reward <b>${shown(y[i])}</b>`),
+        line: { width: 2, color: colour, dash: arm.dash },
+        marker: { size: ends, symbol: symbols, color: colour, line: { width: 2, color: colour } } });
+    });
+    return [...points, ...paths];
+  }
+
+  function layoutOf(div, xTitle, yTitle) {
+    const axis = { gridcolor: css("--grid"), zeroline: false, linecolor: css("--line"),
+      tickcolor: css("--line"), ticks: "outside", ticklen: 4, automargin: true,
+      fixedrange: isTouch, title: { standoff: 8, font: { size: 12 } } };
+    return {
+      autosize: true, margin: { l: 40, r: 12, t: 12, b: 36 }, showlegend: false, dragmode: "zoom",
+      paper_bgcolor: css("--paper"), plot_bgcolor: css("--paper"),
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("--soft") },
+      hovermode: div.dataset.chart !== undefined && isUnified() ? "x unified" : "closest",
+      hoverlabel: { bgcolor: css("--paper"), bordercolor: css("--line"), align: "left",
+        font: { color: css("--ink"), size: 12 } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: css("--ink") },
+      xaxis: { ...axis, title: { ...axis.title, text: xTitle }, spikethickness: 1,
+        spikecolor: css("--soft"), spikedash: "solid",
+        unifiedhovertitle: { text: `${state.axis} %{x}` } },
+      yaxis: { ...axis, exponentformat: "power", title: { ...axis.title, text: yTitle } },
+      width: div.clientWidth, height: div.clientHeight,
+    };
+  }
+
+  const config = { displaylogo: false, responsive: false, doubleClick: "reset",
+    displayModeBar: isTouch ? false : "hover",
+    modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
+
+  function draw(div) {
+    const isScatter = div.dataset.scatter !== undefined;
+    const [xTitle, yTitle] = isScatter
+      ? data.scatter.map((place) => literal(data.charts[place].title))
+      : [data.axes[state.axis], ""];
+    const traces = isScatter ? scatterTraces() : tracesOf(data.charts[div.dataset.chart]);
+    return Plotly.react(div, traces, layoutOf(div, xTitle, yTitle), config);
+  }
+
+  const divs = [...document.querySelectorAll(".chart")];
+
+  // One chart per frame, so that the page answers meanwhile; the newest call wins.
+  let turn = 0;
+  async function drawAll() {
+    const mine = ++turn;
+    state.theme = theme();
+    for (const div of divs) {
+      if (mine !== turn) return;
+      await draw(div);
+      await new Promise(requestAnimationFrame);
+    }
+    document.documentElement.dataset.drawn = String(turn);
+  }
+
+  // A print is laid out at once: no frame to wait for.
+  function drawNow() {
+    turn++;
+    state.theme = theme();
+    divs.forEach(draw);
+  }
+
+  function listen() {
+    const panel = document.getElementById("panel");
+    panel.hidden = false;
+    panel.addEventListener("change", ({ target }) => {
+      if (target.dataset.arm !== undefined) {
+        state.off[target.checked ? "delete" : "add"](Number(target.dataset.arm));
+      } else if (target.id === "seeds") state.seeds = target.checked;
+      else if (target.name === "axis") state.axis = target.value;
+      else if (target.name === "smooth") state.smooth = Number(target.value);
+      drawAll();
+    });
+
+    panel.addEventListener("click", ({ target }) => {
+      const isOn = target.dataset.all === "on";
+      if (target.dataset.all === undefined) return;
+      for (const box of panel.querySelectorAll("[data-arm]")) {
+        box.checked = isOn;
+        state.off[isOn ? "delete" : "add"](Number(box.dataset.arm));
+      }
+      drawAll();
+    });
+
+    const button = document.getElementById("theme");
+    const label = () => {
+      const other = document.documentElement.dataset.theme === "dark" ? "Light" : "Dark";
+      button.textContent = other;
+      button.setAttribute("aria-label", `${other} colours`);
+    };
+    let isChosen = false;
+    const change = (name) => {
+      setTheme(name);
+      label();
+      drawAll();
+    };
+    button.hidden = false;
+    label();
+    button.addEventListener("click", () => {
+      isChosen = true;
+      change(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    });
+    dark.addEventListener("change", () => isChosen || change(dark.matches ? "dark" : "light"));
+
+    let widths = divs.map((div) => div.clientWidth).join();
+    new ResizeObserver(() => {
+      const now = divs.map((div) => div.clientWidth).join();
+      if (now === widths) return;
+      widths = now;
+      drawAll();
+    }).observe(document.body);
+
+    let closed = [];
+    const unfold = () => {
+      closed = [...closed, ...document.querySelectorAll("details:not([open])")];
+      closed.forEach((details) => (details.open = true));
+      drawNow();
+    };
+    const fold = () => {
+      closed.forEach((details) => (details.open = false));
+      closed = [];
+      drawAll();
+    };
+    addEventListener("beforeprint", unfold);
+    addEventListener("afterprint", fold);
+    matchMedia("print").addEventListener("change", ({ matches }) => (matches ? unfold() : fold()));
+  }
+
+  listen();
+  drawAll();
+})();

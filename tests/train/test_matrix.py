@@ -1,0 +1,206 @@
+"""A comparison's runs as real processes: shared, killed, stopped, gone on with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from opo_cli.errors import OpoError
+from opo_cli.model.device import num_cores
+from opo_cli.presets import resolve
+from opo_cli.train.cells import plan_matrix
+from opo_cli.train.matrix import DEVICES, _leash, _Pool, num_jobs, visible_devices
+from opo_cli.train.progress import Display
+
+SCRIPT = """
+import sys
+from opo_cli.train.cells import plan_matrix
+from opo_cli.train.interrupt import Interrupted
+from opo_cli.train.matrix import run_matrix
+algorithms, steps = sys.argv[1:]
+sets = ["eval.benchmarks=[]", "eval.validation=[]", f"train.steps={steps}"]
+try:
+    sys.exit(len(run_matrix(plan_matrix("smoke", algorithms.split(","), [0], sets), 2)))
+except Interrupted as stop:
+    sys.exit(128 + stop.number)
+"""
+PATIENCE = 120
+
+
+def start(algorithms: str, steps: int) -> subprocess.Popen:
+    command = [sys.executable, "-c", SCRIPT, algorithms, str(steps)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen | None = None) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process is None or process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def steps_of(log: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in log.read_text().splitlines()]
+
+
+def logs(count: int, least: int) -> bool:
+    """Whether so many runs have so many steps behind them."""
+    found = list(Path("runs").glob("smoke-*/steps.jsonl"))
+    return len(found) == count and all(log.read_bytes().count(b"\n") >= least for log in found)
+
+
+def children_of(number: int) -> list[int]:
+    """Processes below a process."""
+    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in table.splitlines()]
+    own = [child for child, parent in pairs if parent == number]
+    return [*own, *(below for child in own for below in children_of(child))]
+
+
+def is_alive(number: int) -> bool:
+    command = ["ps", "-o", "stat=", "-p", str(number)]
+    state = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")  # A zombie waits for its new parent.
+
+
+def test_runs_end_with_a_killed_comparison_and_go_on_in_the_next(base, in_tmp):
+    first = start("opo,grpo", 25)
+    wait_for(lambda: logs(2, 3), first)
+    children = children_of(first.pid)
+    assert len(children) >= 2
+    started = [path.read_text() for path in sorted(Path("runs").glob("*/environment.json"))]
+    first.kill()
+    first.communicate(timeout=PATIENCE)
+
+    again = start("opo,grpo", 25)  # At once: the others may still be saving.
+    wait_for(lambda: not any(map(is_alive, children)))
+    _, talk = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0, talk
+    for log in Path("runs").glob("smoke-*/steps.jsonl"):
+        assert steps_of(log) == list(range(1, 26))
+    # Gone on with, not begun anew.
+    assert started == [path.read_text() for path in sorted(Path("runs").glob("*/environment.json"))]
+    for log in Path("runs/.logs").iterdir():
+        assert "stopped after step" in log.read_text()
+
+    third = start("opo,grpo", 25)
+    _, talk = third.communicate(timeout=PATIENCE)
+    assert third.returncode == 0
+    assert "2 finished, 0 to do" in talk
+
+
+def test_a_killed_comparison_leaves_nothing_behind_where_no_step_was_made(base, in_tmp):
+    first = start("opo,grpo", 25)
+    wait_for(lambda: len(children_of(first.pid)) == 2, first)
+    children = children_of(first.pid)
+    first.kill()
+    first.communicate(timeout=PATIENCE)
+    wait_for(lambda: not any(map(is_alive, children)))
+    assert not list(Path("runs").glob("smoke-*"))
+
+
+def test_two_comparisons_at_once_share_the_work(base, in_tmp):
+    both = [start("opo,grpo,rloo", 8) for _ in range(2)]
+    talks = [process.communicate(timeout=PATIENCE)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], talks
+    assert "another process is at work on it" in "".join(talks)
+    found = list(Path("runs").glob("smoke-*/steps.jsonl"))
+    assert len(found) == 3
+    for log in found:
+        assert steps_of(log) == list(range(1, 9))
+    for log in Path("runs/.logs").iterdir():
+        assert log.read_text().count("saved: ") == 1  # Nothing was trained twice.
+
+
+def test_a_stopped_run_elsewhere_is_waited_for(base, in_tmp):
+    """A training that the user started by hand holds its folder."""
+    sets = ["eval.benchmarks=[]", "eval.validation=[]", "train.steps=8"]
+    [cell] = plan_matrix("smoke", ["opo"], [0], sets)
+    by_hand = [sys.executable, "-m", "opo_cli", *cell.command()]
+    with subprocess.Popen(by_hand, stdout=subprocess.DEVNULL) as training:
+        wait_for(lambda: logs(1, 1))
+        comparison = start("opo", 8)
+        _, talk = comparison.communicate(timeout=PATIENCE)
+    assert training.returncode == 0
+    assert comparison.returncode == 0, talk
+    if "1 finished" not in talk:  # It may have ended before the other looked.
+        assert "another process is at work on it" in talk
+        assert "finished by another process" in talk
+    assert steps_of(cell.folder.path / "steps.jsonl") == list(range(1, 9))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_runs_where_they_can_go_on(number, base, in_tmp):
+    process = start("opo,grpo", 40)
+    wait_for(lambda: logs(2, 1), process)
+    children = children_of(process.pid)
+    process.send_signal(number)
+    _, talk = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + number
+    assert "call the same command again" in talk
+    assert not any(map(is_alive, children))
+    for folder in Path("runs").glob("smoke-*"):
+        [checkpoint] = folder.glob("checkpoints/*.pt")
+        assert steps_of(folder / "steps.jsonl")[-1] == int(checkpoint.stem.removeprefix("step-"))
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+def test_gpus_are_named_as_this_process_may_see_them():
+    assert visible_devices(None, 3) == ["0", "1", "2"]
+    assert visible_devices("2, 5", 2) == ["2", "5"]
+    assert visible_devices("GPU-8a,GPU-9b", 1) == ["GPU-8a"]
+    assert visible_devices("0,-1,1", 1) == ["0"]  # CUDA stops at what is none.
+    assert visible_devices("", 0) == visible_devices(None, 0) == []
+
+
+def environment_of(number: int) -> dict[str, str]:
+    parts = Path(f"/proc/{number}/environ").read_text().split("\0")
+    return dict(part.partition("=")[::2] for part in parts)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads another process's environment")
+def test_each_run_has_a_device_of_its_own(base, in_tmp):
+    cells = plan_matrix("smoke", ["opo", "grpo", "ppo"], [0], ["runtime.device=cpu"])
+    with _leash() as leash:
+        pool = _Pool(cells, 2, ["4", "7"], leash, Display(cells, 2))
+        pool._start_some()
+        try:
+            assert [environment_of(child.pid)[DEVICES] for child in pool.running] == ["4", "7"]
+            assert [cell.algorithm for cell in pool.waiting] == ["ppo"]
+            child = next(iter(pool.running))
+            child.kill()
+            child.wait()
+            pool._end(child)
+            assert pool.free == ["4"]
+            assert [cell.algorithm for cell in pool.failed] == ["opo"]
+        finally:
+            for child in pool.running:
+                child.kill()
+                child.wait()
+
+
+def test_jobs_on_a_cpu_are_as_many_as_cores():
+    config = resolve("smoke", overrides=["runtime.device=cpu"])
+    assert num_jobs(config) == num_cores()
+    assert num_jobs(config, 7) == 7
+    with pytest.raises(OpoError, match="--jobs 0"):
+        num_jobs(config, 0)
+
+
+def test_jobs_on_gpus_are_no_more_than_gpus():
+    config = resolve("qwen-math")
+    most = max(1, torch.cuda.device_count())
+    assert num_jobs(config) == most
+    with pytest.raises(OpoError, match=f"--jobs {most + 1}: these runs train on a GPU"):
+        num_jobs(config, most + 1)
