@@ -22,7 +22,7 @@ from opo_cli.report.compare_tables import (
 from opo_cli.report.contrasts import Contrast, Contrasts, make_contrasts, pairs_of
 from opo_cli.report.curves import ASCII_BLOCKS, BLOCKS, mean_curve, sparkline
 from opo_cli.report.learning import Learning, learning_of, learning_table
-from opo_cli.report.runs import Arm, make_arms, read_run
+from opo_cli.report.runs import Arm, make_arms, read_runs
 from opo_cli.report.shared import (
     benchmarks_of,
     budget_line,
@@ -94,7 +94,7 @@ def compare(folders: Sequence[RunFolder], options: Options) -> Comparison:
         OpoError: a run is not finished or damaged, or the runs do not compare.
     """
     names = list(dict.fromkeys([*options.curves, *DYNAMICS, *PAGE_METRICS]))
-    arms = make_arms([read_run(folder, names) for folder in folders])
+    arms = make_arms(read_runs(folders, names))
     if not options.allow_incomparable:
         check_comparable(arms, options.match)
     sweep = read_sweep(options.swept, arms) if options.swept else None

@@ -3,8 +3,11 @@
 Which level belongs to what: an interval is that of its own comparison (95 %); `win` and `worse` are
 decisions about the whole family shown together (Holm). So an interval may leave 0 out while the
 verdict is `cannot tell`; a win whose interval holds 0 does not happen. A `tie` is decided by the
-interval shown: of comparisons whose true difference is the margin or more, each taken by itself, at
-most 2.5 % are called a tie. A difference that is significant but surely within the margin is a tie.
+interval shown: of comparisons whose true difference is the margin or more, each taken by itself, up
+to about 2.5 % are called a tie. A significant difference that is surely within the margin is a tie.
+
+The level is that of one look. Whoever looks, adds the seeds advised and looks again errs more often
+(up to .08 of pairs in benchmarks/verdict_rates.py); seeds fixed beforehand do not.
 """
 
 from __future__ import annotations
