@@ -172,7 +172,7 @@ def _verdict_cells(contrast: Contrast) -> list[str]:
 def _needed(verdict: Verdict) -> str:
     """What would tell, as short as 80 columns ask for."""
     seeds, problems = verdict.num_more_seeds, verdict.num_problems_needed
-    parts = [f"+{seeds}" if seeds <= MOST_SEEDS else f"+>{MOST_SEEDS}"] if seeds else []
+    parts = [f"+{seeds}" if seeds <= MOST_SEEDS else f">{MOST_SEEDS}"] if seeds else []
     parts += [f"{problems}p"] if problems else []
     return f" ({', '.join(parts)})" if parts else ""
 
@@ -263,6 +263,11 @@ def honesty(comparison: Comparison) -> list[str]:
         lines.append(
             f"{contrasts.num_unpaired} of the pairs have no two seeds in common: their seeds are "
             "compared as independent samples, their problems in pairs"
+        )
+    if any(contrast.verdict.num_more_seeds for contrast in contrasts.overall):
+        lines.append(
+            "the level is that of one look: adding the seeds advised and looking again errs more "
+            "often, seeds chosen beforehand do not"
         )
     if comparison.same_setting:
         lines.append(

@@ -31,8 +31,8 @@ DIVERSITY = {
     "answer_entropy": ("answers", 2),
 }
 DYNAMICS = ("reward", "entropy", "kl_exact_sequence", "policy_shift_sequence", "gradient_norm")
-FIXED_STEPS = 5
-"""Steps of a run that the table of its dynamics shows, evenly spread."""
+QUARTERS = 4
+"""Parts of a run at whose ends the table of its dynamics looks."""
 
 
 # --- accuracy ----------------------------------------------------------------------------------
@@ -169,9 +169,10 @@ def dynamics_table(arms: Sequence[Arm]) -> Table:
 
 
 def fixed_steps(count: int) -> list[int]:
-    """The first, the last, and what lies evenly between: from 1."""
-    spread = np.linspace(1, count, min(FIXED_STEPS, count)) if count else []
-    return [round(step) for step in spread]
+    """The first step, and the end of each quarter: from 1."""
+    return (
+        sorted({max(1, round(count * i / QUARTERS)) for i in range(QUARTERS + 1)}) if count else []
+    )
 
 
 def known_at(values: np.ndarray, place: int) -> float | None:

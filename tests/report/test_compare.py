@@ -159,7 +159,7 @@ def test_a_sweep_compares_each_at_its_best_and_at_the_same(make_run):
 
 @pytest.mark.parametrize(
     ("count", "expected"),
-    [(0, []), (1, [1]), (2, [1, 2]), (5, [1, 2, 3, 4, 5]), (40, [1, 11, 20, 30, 40])],
+    [(0, []), (1, [1]), (2, [1, 2]), (6, [1, 2, 3, 4, 6]), (40, [1, 10, 20, 30, 40])],
 )
 def test_fixed_steps_span_the_run(count: int, expected: list[int]):
     assert fixed_steps(count) == expected
