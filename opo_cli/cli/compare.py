@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,7 +103,8 @@ def command(
             "both runs and a preset were given" if runs else "neither runs nor a preset were given",
             "opo compare RUN RUN ..., or opo compare --preset tiny",
         )
-    if runs and (algorithms or seeds or budget or sweep or jobs or dry_run or overrides):
+    of_preset = (algorithms, seeds, budget, sweep, jobs, overrides)
+    if runs and (dry_run or any(option is not None for option in of_preset)):
         raise OpoError(
             "--algorithms, --seeds, --budget, --sweep, --jobs, --dry-run and --set go with "
             "--preset, not with finished runs",
@@ -126,30 +128,34 @@ def command(
             budget=budget,
         )
         defaults = cells[0].config.compare
+        _check_questions(cells, measure, against)
         failed = _train(cells, jobs, only_plan=dry_run)
         if dry_run:
             return
         folders = [cell.folder for cell in cells if cell.folder.is_finished]
-        default_out = _folder_name(preset, list({cell.algorithm: 0 for cell in cells}), folders)
+        first = "-".join((preset, *_shown({cell.algorithm: 0 for cell in cells})))
+        planned = [cell.folder for cell in cells]
     else:
         from opo_cli.records import find_run
 
         swept = None
         folders = list({run.path.resolve(): run for run in map(find_run, runs)}.values())
-        default_out = _folder_name("runs", [], folders)
+        first, planned = "runs", folders
     if folders:
         options = Options(
             curves=names,
             measure=measure,
             margin=defaults.margin if margin is None else margin,
             match=match or (defaults.match if preset else None),
+            is_planned=bool(preset),
+            missing=[folder.name for folder in planned if not folder.is_finished],
             against=against,
             swept=swept.key if swept else None,
             threshold=threshold,
             allow_incomparable=allow_incomparable,
         )
-        comparison = compare(folders, options)
-        _tell(comparison, format, Path(out or default_out), html, figures)
+        where = out or _folder_name(first, planned, (measure, options.margin, against))
+        _tell(compare(folders, options), format, Path(where), html, figures)
     if failed:
         raise typer.Exit(1)
 
@@ -189,36 +195,59 @@ def _train(cells: list[Cell], jobs: int | None, *, only_plan: bool) -> list[Cell
     return [] if only_plan else run_matrix(cells, count)
 
 
-def _folder_name(first: str, algorithms: list[str], folders: list[RunFolder]) -> str:
-    """`comparisons/tiny-opo-grpo-1a2b3c`: the hash is of the runs that are compared."""
+def _check_questions(cells: list[Cell], measure: str, against: str | None) -> None:
+    """What can be told of them before anything is trained.
+
+    Raises:
+        OpoError: a measure that needs more samples, or an algorithm that is none of the cells'.
+    """
+    from opo_cli.choose import choose
+    from opo_cli.data.benchmarks import benchmark_row, benchmark_title
+    from opo_cli.evaluate.settings import num_samples
+    from opo_cli.report.contrasts import check_samples
+
+    if against is not None:
+        choose(against, {cell.algorithm: 0 for cell in cells}, "algorithm of these")
+    settings = cells[0].config.eval
+    for name in settings.benchmarks:
+        check_samples(measure, benchmark_title(name), num_samples(settings, benchmark_row(name)))
+
+
+def _shown(algorithms: Iterable[str]) -> list[str]:
+    names = list(algorithms)
+    return names if len(names) <= 4 else [f"{len(names)}-algorithms"]
+
+
+def _folder_name(first: str, runs: list[RunFolder], questions: tuple) -> str:
+    """`comparisons/tiny-opo-grpo-1a2b3c`: the hash is of all runs and of what is asked of them."""
     from opo_cli.records import digest
 
-    shown = algorithms if len(algorithms) <= 4 else [f"{len(algorithms)}-algorithms"]
-    runs = digest(sorted(str(folder.path.resolve()) for folder in folders))[:6]
-    return "/".join(("comparisons", "-".join((first, *shown, runs))))
+    hashed = digest(sorted(str(folder.path.resolve()) for folder in runs), questions)[:6]
+    return f"comparisons/{first}-{hashed}"
 
 
 def _tell(
     comparison: Comparison, format: Format, folder: Path, html: str | None, figures: str | None
 ) -> None:
     """Prints the tables; writes report and results. What cannot be written loses no table."""
+    import shlex
     import sys
 
     from opo_cli.console import note, out
     from opo_cli.records import write_json, write_text
-    from opo_cli.report.compare import report
+    from opo_cli.report.compare import report, results_of
     from opo_cli.report.compare_page import page_of
     from opo_cli.report.page import render
     from opo_cli.report.tables import print_report
 
     found = report(comparison)
     print_report(out, found, format)
-    page = page_of(comparison, " ".join(["opo", *sys.argv[1:]]))
+    page = page_of(comparison, shlex.join(["opo", *sys.argv[1:]]))
     text = render(page)
     for path in (folder / "report.html", *([Path(html)] if html else [])):
         write_text(path, text)
         note(f"report: {path}")
-    write_json(folder / "results.json", list(found.records))
+    write_json(folder / "results.json", results_of(comparison))
     if figures:
         from opo_cli.report.figures import save_figures
 

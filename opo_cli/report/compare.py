@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from opo_cli.metrics import METRICS
 from opo_cli.records import RunFolder
@@ -21,16 +22,18 @@ from opo_cli.report.compare_tables import (
 )
 from opo_cli.report.contrasts import Contrast, Contrasts, make_contrasts, pairs_of
 from opo_cli.report.curves import ASCII_BLOCKS, BLOCKS, mean_curve, sparkline
-from opo_cli.report.learning import Learning, learning_of, learning_table
+from opo_cli.report.learning import Learning, learning_of, score_table, speed_table
 from opo_cli.report.runs import Arm, make_arms, read_runs
 from opo_cli.report.shared import (
     benchmarks_of,
     budget_line,
     check_comparable,
     checkpoint_rule,
-    differences,
+    common_benchmarks,
+    differing_settings,
+    not_shared,
 )
-from opo_cli.report.sweep import Sweep, read_sweep
+from opo_cli.report.sweep import Swept, read_sweep
 from opo_cli.report.tables import Report, Table, number
 from opo_cli.report.verdict import MOST_SEEDS, Verdict
 
@@ -55,8 +58,12 @@ class Options:
     """The smallest difference that matters, in shares of right answers."""
     match: str | None = None
     """The budget that was held equal; a key of `BUDGETS`."""
+    is_planned: bool = False
+    """The runs were planned for that budget; else they are refused where it is not equal."""
+    missing: Sequence[str] = ()
+    """Planned runs that are not there."""
     against: str | None = None
-    """Label of the arm that all others are held against; None: see `pairs_of`."""
+    """The arm that all others are held against; None: see `pairs_of`."""
     swept: str | None = None
     """The setting that each algorithm is compared at its own best value of."""
     threshold: float | None = None
@@ -73,7 +80,7 @@ class Comparison:
     """All; with a sweep one per algorithm and value."""
     chosen: Sequence[Arm]
     """Those that the verdicts are about: with a sweep each algorithm's best value."""
-    sweep: Sweep | None
+    sweep: Swept | None
     contrasts: Contrasts
     same_setting: dict[str, Contrasts]
     """With a sweep: value -> the verdicts between algorithms that share it."""
@@ -96,8 +103,10 @@ def compare(folders: Sequence[RunFolder], options: Options) -> Comparison:
     names = list(dict.fromkeys([*options.curves, *DYNAMICS, *PAGE_METRICS]))
     arms = make_arms(read_runs(folders, names))
     if not options.allow_incomparable:
-        check_comparable(arms, options.match)
+        check_comparable(arms, None if options.is_planned else options.match)
     sweep = read_sweep(options.swept, arms) if options.swept else None
+    if sweep:
+        arms = [each.arm for each in sweep.tried]
     chosen = sweep.best if sweep else arms
     pairs = pairs_of(chosen, options.against)
 
@@ -105,7 +114,9 @@ def compare(folders: Sequence[RunFolder], options: Options) -> Comparison:
         return make_contrasts(pairs, options.measure, options.margin)
 
     at_values = sweep.at_each_value if sweep else {}
-    same_setting = {value: judged(pairs_of(group)) for value, group in at_values.items()}
+    same_setting = {
+        value: judged(pairs_of(group, options.against)) for value, group in at_values.items()
+    }
     return Comparison(options, arms, chosen, sweep, judged(pairs), same_setting)
 
 
@@ -115,12 +126,12 @@ def compare(folders: Sequence[RunFolder], options: Options) -> Comparison:
 def report(comparison: Comparison) -> Report:
     """Tables for people, records for programs."""
     sentences = [contrast.sentence for contrast in comparison.contrasts.overall]
-    closing = [*_curve_lines(comparison), *honesty(comparison)]
     return Report(
         tables=comparison.tables,
         records=records_of(comparison),
-        opening=[*sentences, "", *facts_lines(comparison), *differences(comparison.arms)],
-        closing=closing,
+        opening=[*sentences, "", *facts_lines(comparison), *not_shared(comparison.arms)],
+        drawing=_curve_lines(comparison),
+        closing=honesty(comparison),
     )
 
 
@@ -135,7 +146,14 @@ def _tables(comparison: Comparison) -> list[Table]:
     found += accuracy_tables(arms)
     if benchmarks_of(arms):
         found += [behaviour_table(chosen), diversity_table(chosen)]
-    return [*found, learning_table(comparison.learning), dynamics_table(chosen), cost_table(arms)]
+    learning = comparison.learning
+    return [
+        *found,
+        score_table(learning),
+        speed_table(learning),
+        dynamics_table(chosen),
+        cost_table(arms),
+    ]
 
 
 def _verdict_table(contrasts: Contrasts, which: str) -> list[Table]:
@@ -186,7 +204,8 @@ def _verdict_note(contrasts: Contrasts) -> str:
     floor = f", at least {least:.2g} with so few" if least and least > MOST_FLOOR else ""
     return (
         "diff.: first less second, over problems and seeds, benchmarks weighing equally; Holm: p "
-        f"of the t-test, corrected over {families}; perm.: p with signs of seeds flipped{floor}; "
+        f"of the t-test, corrected over {families}; perm.: p with signs of seeds flipped (of "
+        f"other seeds: labels of runs permuted){floor}; "
         "P(>): a run of the first beats one of the second; (+n): about n more seeds would resolve "
         "the margin, (np): n problems in all"
     )
@@ -199,15 +218,32 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     seeds = sorted({len(arm.runs) for arm in arms})
     measure = "avg@n" if options.measure == "avg" else options.measure
     return [
-        ("verdicts on", f"{measure}, margin {options.margin:g}, family-wise level .05"),
+        ("verdicts on", f"{measure}, margin {options.margin:g}, level .05 in each family"),
         ("checkpoint", "; ".join(rules)),
         ("budget", budget_line(arms, options.match).removeprefix("budget: ")),
         ("seeds", " or ".join(map(str, seeds)) + " per arm"),
+        ("benchmarks", ", ".join(common_benchmarks(arms)) or "none"),
     ]
 
 
 def facts_lines(comparison: Comparison) -> list[str]:
     return [f"{name}: {value}" for name, value in facts(comparison)]
+
+
+def results_of(comparison: Comparison) -> dict[str, Any]:
+    """All that `results.json` holds."""
+    arms = comparison.arms
+    return {
+        "facts": dict(facts(comparison)),
+        "not_shared": not_shared(arms),
+        "settings": {
+            key: dict(zip((arm.label for arm in arms), values, strict=True))
+            for key, values in differing_settings(arms).items()
+        },
+        "notes": honesty(comparison),
+        "runs": {arm.label: [str(run.path) for run in arm.runs] for arm in arms},
+        "records": records_of(comparison),
+    }
 
 
 # --- curves in one line -------------------------------------------------------------------------
@@ -241,7 +277,7 @@ def _curve_lines(comparison: Comparison) -> list[str]:
 
 
 def honesty(comparison: Comparison) -> list[str]:
-    arms, contrasts = comparison.arms, comparison.contrasts
+    options, arms, contrasts = comparison.options, comparison.arms, comparison.contrasts
     single = [arm.label for arm in arms if len(arm.runs) == 1]
     lines = []
     if len(single) < len(arms):
@@ -254,24 +290,19 @@ def honesty(comparison: Comparison) -> list[str]:
         lines.append(
             f"one seed of {names}: no between-seed estimate exists; a difference may be the seed's"
         )
+    if options.missing:
+        lines.append(
+            f"{len(options.missing)} planned runs failed and are in no table: "
+            f"{', '.join(options.missing)}"
+        )
     if len(comparison.chosen) > 1 and benchmarks_of(arms) and not contrasts.overall:
-        lines.append(
-            "no verdicts: no benchmark is common to all with results per problem (older versions "
-            "kept none)"
-        )
-    if contrasts.num_unpaired:
-        lines.append(
-            f"{contrasts.num_unpaired} of the pairs have no two seeds in common: their seeds are "
-            "compared as independent samples, their problems in pairs"
-        )
+        lines.append("no verdicts: no benchmark is left to give them on")
     if any(contrast.verdict.num_more_seeds for contrast in contrasts.overall):
         lines.append(
             "the level is that of one look: adding the seeds advised and looking again errs more "
             "often, seeds chosen beforehand do not"
         )
-    if comparison.same_setting:
-        lines.append(
-            "a best value is chosen from the same seeds that are compared, on other problems: "
-            "each algorithm had as many values to choose from"
-        )
+    lines += contrasts.notes
+    if comparison.sweep:
+        lines += comparison.sweep.notes
     return lines

@@ -16,7 +16,7 @@ from opo_cli.report.compare import PAGE_METRICS, Comparison, facts, honesty
 from opo_cli.report.compare_tables import certificate_table, config_table, environment_table
 from opo_cli.report.contrasts import Contrast
 from opo_cli.report.runs import Arm, Run
-from opo_cli.report.shared import benchmarks_of, differences, differing_settings
+from opo_cli.report.shared import differing_settings, not_shared
 from opo_cli.report.show import verdict_of
 
 NUM_SAMPLES = 3
@@ -26,8 +26,10 @@ LEDGER = (
     *("group", "problem_id", "prompt", "answer", "text", "reward", "advantage", "length"),
     *("grade_reason", "finish_reason", "correct"),
 )
-AXES = {"step": "steps", "sample": "samples", "token": "tokens", "second": "seconds"}
+USED = {"step": "steps", "sample": "samples", "token": "tokens", "second": "seconds"}
 """x axis of the page -> what a run used."""
+Asked = tuple[str, str]
+"""(problem, prompt): templates may differ."""
 
 
 def page_of(comparison: Comparison, command: str) -> web.Page:
@@ -36,10 +38,8 @@ def page_of(comparison: Comparison, command: str) -> web.Page:
         command: what the user called, in words.
     """
     arms, chosen = comparison.arms, comparison.chosen
-    benchmarks = ", ".join(benchmarks_of(arms)) or "no benchmark"
     lead = [
         ("command", command),
-        ("benchmarks", benchmarks),
         *facts(comparison),
         ("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, opo {__version__}"),
     ]
@@ -51,14 +51,14 @@ def page_of(comparison: Comparison, command: str) -> web.Page:
         ],
         gaps=[_gap(contrast) for contrast in _shown(comparison)],
         margin=comparison.options.margin,
-        warnings=[*differences(arms), *honesty(comparison)],
+        warnings=[*not_shared(arms), *honesty(comparison)],
         tables=comparison.tables,
         appendix=[
             config_table(differing_settings(arms), arms),
             certificate_table(arms),
             environment_table(arms),
         ],
-        arms=[web.Arm(arm.label, [_curve(run) for run in arm.runs]) for arm in arms],
+        arms=[web.ArmCurves(arm.label, [_curve(run) for run in arm.runs]) for arm in arms],
         metrics={name: _metric(name) for name in PAGE_METRICS},
         samples=samples_of(chosen),
     )
@@ -113,7 +113,7 @@ def _curve(run: Run) -> web.Curve:
     return web.Curve(
         run=str(run.path),
         seed=run.seed,
-        x={axis: run.used[unit] for axis, unit in AXES.items()},
+        x={axis: run.used[unit] for axis, unit in USED.items()},
         metrics={name: run.steps[name] for name in PAGE_METRICS if name != "accuracy"},
         accuracy={name: sorted(set(points)) for name, points in is_curve.items()},
     )
@@ -140,7 +140,7 @@ def samples_of(arms: Sequence[Arm]) -> list[web.Sample]:
     by_problem = {label: _by_problem(found) for label, found in lines.items()}
     shared = set.intersection(*(set(groups) for groups in by_problem.values()))
 
-    def disagreement(problem: str) -> float:
+    def disagreement(problem: Asked) -> float:
         rewards = [[r["reward"] for r in groups[problem]] for groups in by_problem.values()]
         means = [sum(each) / len(each) for each in rewards]
         return pstdev(means) if len(means) > 1 else pstdev(rewards[0])
@@ -158,18 +158,18 @@ def _one_seed(arms: Sequence[Arm]) -> dict[str, Run]:
     return {arm.label: next(r for r in arm.runs if r.seed == min(seeds)) for arm in arms}
 
 
-def _by_problem(lines: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+def _by_problem(lines: Sequence[dict[str, Any]]) -> dict[Asked, list[dict[str, Any]]]:
+    found: dict[Asked, list[dict[str, Any]]] = {}
     for line in lines:
-        found.setdefault(line["problem_id"], []).append(line)
+        found.setdefault((line["problem_id"], line["prompt"]), []).append(line)
     return found
 
 
-def _sample(where: str, problem: str, by_problem: dict[str, dict[str, list]]) -> web.Sample:
+def _sample(where: str, problem: Asked, by_problem: dict[str, dict[Asked, list]]) -> web.Sample:
     first = next(iter(by_problem.values()))[problem][0]
     return web.Sample(
         where=where,
-        problem=problem,
+        problem=problem[0],
         prompt=first["prompt"],
         answer=first["answer"],
         responses={

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from opo_cli.report.compare_tables import BEHAVIOUR, DIVERSITY, measures, of_benchmark
+from opo_cli.metrics import BUDGETS
+from opo_cli.report.compare_tables import (
+    BEHAVIOUR,
+    DIVERSITY,
+    dynamics,
+    measures,
+    of_benchmark,
+    peak_memory,
+)
 from opo_cli.report.contrasts import Contrast
 from opo_cli.report.estimate import over_seeds
 from opo_cli.report.learning import learning_records
 from opo_cli.report.runs import Arm
-from opo_cli.report.shared import benchmarks_of
+from opo_cli.report.shared import benchmarks_of, totals
+from opo_cli.report.sweep import Tried
+
+UNITS = (*BUDGETS, "seconds")
 
 if TYPE_CHECKING:
     from opo_cli.report.compare import Comparison
 
 
 def records_of(comparison: Comparison) -> list[dict[str, Any]]:
-    """Tidy: one record per number, each with the certificate of its arm."""
+    """Tidy: one record per number. Those of an arm's results have its certificate."""
     records = [record for arm in comparison.arms for record in _of_arm(arm, comparison)]
     records += learning_records(comparison.learning)
+    records += [record for arm in comparison.chosen for record in _of_dynamics(arm)]
+    if comparison.sweep:
+        records += [_of_tried(each) for each in comparison.sweep.tried]
     families = {"": comparison.contrasts} | comparison.same_setting
     for value, contrasts in families.items():
         each = [] if contrasts.each is contrasts.overall else contrasts.each
@@ -47,22 +61,55 @@ def _of_arm(arm: Arm, comparison: Comparison) -> list[dict[str, Any]]:
                     "initial": before.mean,
                     "final": after.mean,
                     "half_width_95": after.half_width,
+                    "sd_between_seeds": after.sd,
                     "num_seeds": after.num_seeds,
                     **certified,
                 }
             )
-    for unit in ("samples", "gradient-steps", "tokens", "seconds"):
-        used = over_seeds([run.total(unit) for run in arm.runs])
+    used = {f"training_{u.replace('-', '_')}": totals(arm, u).tolist() for u in UNITS}
+    costs = {name: over_seeds(values) for name, values in used.items()}
+    costs["peak_memory_gigabytes"] = over_seeds([peak_memory(run) for run in arm.runs])
+    for name, cost in costs.items():
         records.append(
             {
                 "algorithm": arm.label,
-                "measure": f"training_{unit.replace('-', '_')}",
-                "final": used.mean,
-                "num_seeds": used.num_seeds,
+                "measure": name,
+                "final": cost.mean,
+                "sd_between_seeds": cost.sd,
+                "num_seeds": cost.num_seeds,
                 **certified,
             }
         )
     return records
+
+
+def _of_dynamics(arm: Arm) -> list[dict[str, Any]]:
+    return [
+        {
+            "algorithm": arm.label,
+            "measure": name,
+            "step": step,
+            "final": found.mean,
+            "half_width_95": found.half_width,
+            "sd_between_seeds": found.sd,
+            "num_seeds": found.num_seeds,
+        }
+        for step, values in dynamics(arm)
+        for name, found in values.items()
+    ]
+
+
+def _of_tried(tried: Tried) -> dict[str, Any]:
+    return {
+        "algorithm": tried.arm.label,
+        "measure": "validation_accuracy",
+        "final": tried.validation.mean,
+        "half_width_95": tried.validation.half_width,
+        "sd_between_seeds": tried.validation.sd,
+        "num_seeds": tried.validation.num_seeds,
+        "swept_value": tried.value,
+        "is_chosen": tried.is_best,
+    }
 
 
 def _of_contrast(contrast: Contrast, comparison: Comparison, value: str) -> dict[str, Any]:
@@ -84,6 +131,7 @@ def _of_contrast(contrast: Contrast, comparison: Comparison, value: str) -> dict
         "improvement_high_95": contrast.improvement.high,
         "verdict": verdict.word,
         "num_more_seeds": verdict.num_more_seeds,
+        "num_problems_needed": verdict.num_problems_needed,
         "margin": comparison.options.margin,
         "num_seeds": found.num_seeds,
         "num_problems": found.num_problems,

@@ -152,11 +152,8 @@ def dynamics_table(arms: Sequence[Arm]) -> Table:
     rows = []
     for arm in arms:
         label = arm.label
-        for step in fixed_steps(min(len(run.steps) for run in arm.runs)):
-            cells = []
-            for name in DYNAMICS:
-                values = [known_at(run.steps[name], step - 1) for run in arm.runs]
-                cells.append(number(over_seeds(values).mean, METRICS[name].digits))
+        for step, values in dynamics(arm):
+            cells = [number(values[name].mean, METRICS[name].digits) for name in DYNAMICS]
             rows.append([label, str(step), *cells])
             label = ""
     head = ["policy", "step", *(METRICS[name].title for name in DYNAMICS)]
@@ -166,6 +163,29 @@ def dynamics_table(arms: Sequence[Arm]) -> Table:
         "exact; shift/seq: KL(before||after the step); |grad|: norm before clipping"
     )
     return Table("training dynamics", head, rows, note)
+
+
+def dynamics(arm: Arm) -> list[tuple[int, dict[str, Estimate]]]:
+    """(step, metric -> estimate over seeds) at `fixed_steps`, each moved back to the last one at
+    which all was measured that ever was."""
+    count = min(len(run.steps) for run in arm.runs)
+    columns = [run.steps[name][:count] for run in arm.runs for name in DYNAMICS]
+    measured = [~np.isnan(column) for column in columns if not np.isnan(column).all()]
+    whole = np.flatnonzero(np.logical_and.reduce(measured)) if measured else np.arange(0)
+    places = set()
+    for step in fixed_steps(count):
+        before = whole[whole < step]
+        places.add(int(before[-1]) if len(before) else step - 1)
+    return [
+        (
+            place + 1,
+            {
+                name: over_seeds([known_at(run.steps[name], place) for run in arm.runs])
+                for name in DYNAMICS
+            },
+        )
+        for place in sorted(places)
+    ]
 
 
 def fixed_steps(count: int) -> list[int]:
@@ -192,7 +212,7 @@ def cost_table(arms: Sequence[Arm]) -> Table:
                 *used,
                 f"{tokens / 1000:,.0f}",
                 number(seconds, 0),
-                number(_peak_memory(arm), 2),
+                number(_mean(map(peak_memory, arm.runs)), 2),
                 str(len(arm.runs)),
                 arm.certificate.share,
             ]
@@ -214,10 +234,9 @@ def _spread(values: np.ndarray) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _peak_memory(arm: Arm) -> float | None:
-    peaks = [run.steps["memory_gigabytes"] for run in arm.runs]
-    known = [float(np.nanmax(each)) for each in peaks if not np.isnan(each).all()]
-    return _mean(known)
+def peak_memory(run: Run) -> float | None:
+    peaks = run.steps["memory_gigabytes"]
+    return None if np.isnan(peaks).all() else float(np.nanmax(peaks))
 
 
 def config_table(found: Mapping[str, Sequence[Any]], arms: Sequence[Arm]) -> Table:

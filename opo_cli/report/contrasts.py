@@ -12,7 +12,7 @@ from opo_cli.choose import choose
 from opo_cli.errors import OpoError
 from opo_cli.report.estimate import pass_at_k
 from opo_cli.report.runs import Arm, Run
-from opo_cli.report.shared import common_benchmarks
+from opo_cli.report.shared import benchmarks_of, common_benchmarks
 from opo_cli.report.statistics import (
     Bootstrap,
     Difference,
@@ -59,23 +59,32 @@ class Contrasts:
     """One per pair, over all benchmarks: a family of its own."""
     each: Sequence[Contrast]
     """One per pair and benchmark: likewise. With one benchmark the same as `overall`."""
-    num_unpaired: int
-    """Pairs that have no two seeds in common, so that seeds were compared as independent."""
+    notes: Sequence[str] = ()
+    """What was left out, and which pairs are none of seeds."""
 
 
 def pairs_of(arms: Sequence[Arm], against: str | None = None) -> list[Pair]:
     """Every pair; of more than four arms each against the first, or against the one named.
 
+    Args:
+        against: label of an arm, or an algorithm that only one of them has.
+
     Raises:
         OpoError: no arm is called so.
     """
     if against is not None:
-        by_label = {arm.label: arm for arm in arms}
-        one = choose(against, by_label, "arm")
+        one = _named(arms, against)
         return [(arm, one) for arm in arms if arm is not one]
     if len(arms) > MOST_ARMS_IN_ALL_PAIRS:
         return [(arms[0], arm) for arm in arms[1:]]
     return list(combinations(arms, 2))
+
+
+def _named(arms: Sequence[Arm], name: str) -> Arm:
+    of_algorithm = [arm for arm in arms if arm.algorithm == name]
+    if len(of_algorithm) == 1:
+        return of_algorithm[0]
+    return choose(name, {arm.label: arm for arm in arms}, "arm")
 
 
 def make_contrasts(pairs: Sequence[Pair], measure: str, margin: float) -> Contrasts:
@@ -89,15 +98,45 @@ def make_contrasts(pairs: Sequence[Pair], measure: str, margin: float) -> Contra
     """
     arms = list({id(arm): arm for pair in pairs for arm in pair}.values())
     benchmarks = [name for name in common_benchmarks(arms) if _has_problems(arms, name)]
+    notes = _notes(pairs, arms, benchmarks)
     if not benchmarks:
-        return Contrasts([], [], 0)
+        return Contrasts([], [], notes)
     check_measure(arms, measure)
     single = _judged([(pair, [name]) for pair in pairs for name in benchmarks], measure, margin)
     overall = single
     if len(benchmarks) > 1:
         overall = _judged([(pair, benchmarks) for pair in pairs], measure, margin)
+    return Contrasts(overall, single, notes)
+
+
+def _notes(pairs: Sequence[Pair], arms: Sequence[Arm], benchmarks: Sequence[str]) -> list[str]:
+    left_out = [name for name in benchmarks_of(arms) if name not in benchmarks]
+    notes = []
+    if left_out:
+        notes.append(
+            f"in no verdict: {', '.join(left_out)}, which not every run was evaluated on, with "
+            "results per problem"
+        )
     num_unpaired = sum(not _is_paired(pair) for pair in pairs)
-    return Contrasts(overall, single, num_unpaired)
+    if num_unpaired:
+        notes.append(
+            f"the arms of {num_unpaired} of {len(pairs)} pairs have other seeds: their seeds are "
+            "compared as independent samples, their problems in pairs"
+        )
+    paired = [pair for pair in pairs if _is_paired(pair)]
+    spare = {
+        str(run.path)
+        for pair in paired
+        for arm in pair
+        for run in arm.runs
+        if run.seed not in _common_seeds(pair)
+    }
+    if spare:
+        notes.append(
+            f"{len(spare)} run{'s' * (len(spare) > 1)} of a seed that another arm lacks: left out "
+            "of the verdicts against it, not of the other tables"
+        )
+    return notes
 
 
 def _has_problems(arms: Sequence[Arm], benchmark: str) -> bool:
@@ -136,9 +175,8 @@ def _common_seeds(pair: Pair) -> list[int]:
 
 
 def _is_paired(pair: Pair) -> bool:
-    """Two seeds in common; or one each, and that the same."""
-    common = _common_seeds(pair)
-    return len(common) > 1 or pair[0].seeds == pair[1].seeds
+    """Every seed of the arm with fewer is one of the other's; else pairs would be few."""
+    return len(_common_seeds(pair)) == min(len(arm.runs) for arm in pair)
 
 
 def _tables(
@@ -182,15 +220,17 @@ def per_problem(num_correct: np.ndarray, num_samples: int, measure: str) -> np.n
     """(P,) counts of right samples -> (P,) the measure of each problem."""
     if measure == "avg":
         return num_correct / num_samples
-    return pass_at_k(np.full(len(num_correct), num_samples), num_correct, _k(measure))
+    return pass_at_k(np.full(len(num_correct), num_samples), num_correct, k_of(measure))
 
 
-def _k(measure: str) -> int:
-    """The k of `pass@k`.
+def k_of(measure: str) -> int:
+    """The k of `pass@k`; 1 of `avg`.
 
     Raises:
         OpoError: the measure is neither that nor `avg`.
     """
+    if measure == "avg":
+        return 1
     name, _, k = measure.partition("@")
     if name != "pass" or not k.isdecimal() or not int(k):
         raise OpoError(
@@ -201,15 +241,16 @@ def _k(measure: str) -> int:
 
 def check_measure(arms: Sequence[Arm], measure: str) -> None:
     """Raises OpoError where the measure is none, or a benchmark has too few samples for it."""
-    if measure == "avg":
-        return
-    k = _k(measure)
     for arm in arms:
         for run in arm.runs:
             for name, record in run.final.items():
-                if record["num_samples"] < k:
-                    raise OpoError(
-                        f"--measure {measure}: '{name}' has {record['num_samples']} samples per "
-                        "problem",
-                        f"--measure avg, or pass@K with K up to {record['num_samples']}",
-                    )
+                check_samples(measure, name, record["num_samples"])
+
+
+def check_samples(measure: str, benchmark: str, num_samples: int) -> None:
+    """Raises OpoError where the measure is none, or needs more samples per problem."""
+    if k_of(measure) > num_samples:
+        raise OpoError(
+            f"--measure {measure}: '{benchmark}' has {num_samples} samples per problem",
+            f"--measure avg, or pass@K with K up to {num_samples}",
+        )

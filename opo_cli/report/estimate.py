@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ class Estimate:
     half_width: float | None
     """Of the 95 % t-interval between seeds; None for one seed, where no such estimate exists."""
     num_seeds: int
+    sd: float | None = None
+    """Between seeds; None for one."""
 
 
 def over_seeds(values: Sequence[float | None]) -> Estimate:
@@ -31,10 +34,11 @@ def over_seeds(values: Sequence[float | None]) -> Estimate:
     known = np.array([value for value in values if value is not None], float)
     if not len(known):
         return Estimate(None, None, 0)
-    half_width = None
-    if len(known) > 1:
-        half_width = t_quantile(len(known) - 1) * float(known.std(ddof=1) / np.sqrt(len(known)))
-    return Estimate(float(known.mean()), half_width, len(known))
+    if len(known) == 1:
+        return Estimate(float(known[0]), None, 1)
+    sd = float(known.std(ddof=1))
+    half_width = t_quantile(len(known) - 1) * sd / math.sqrt(len(known))
+    return Estimate(float(known.mean()), half_width, len(known), sd)
 
 
 def pass_at_k(num_samples: Sequence[int], num_correct: Sequence[int], k: int) -> np.ndarray:

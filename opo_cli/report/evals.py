@@ -52,7 +52,7 @@ def evals_report(records: Sequence[Record], folder: RunFolder | None) -> Report:
     failures = sum(record["grader_failures"] for record in records)
     if failures:
         closing.append(f"the grader failed on {failures} responses, counted as wrong")
-    return Report(tables, tidy, closing)
+    return Report(tables, tidy, closing=closing)
 
 
 def _accuracy(records: Sequence[Record]) -> Table:

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from opo_cli.report.estimate import Estimate, over_seeds
-from opo_cli.report.runs import Arm, Run
+from opo_cli.report.runs import Arm
 from opo_cli.report.shared import common_benchmarks
 from opo_cli.report.statistics import Bootstrap, area_under, first_reaching, interquartile_mean
 from opo_cli.report.tables import Table, between, number, plus_minus
 
 CURVE = "reward"
 WINDOW = 5
-"""Steps whose mean reward has to reach the threshold: one step's is a matter of luck."""
+"""Steps whose mean reward has to reach the threshold, if a run has so many: one step's is a matter
+of luck."""
 THRESHOLD_SHARE = 0.9
 
 
@@ -26,6 +27,8 @@ class Learned:
     """By one arm."""
 
     label: str
+    mean: Estimate
+    """Accuracy, the mean over benchmarks."""
     score: Bootstrap | None
     """Interquartile mean of accuracy; None where nothing common was evaluated."""
     area: Estimate
@@ -42,25 +45,32 @@ class Learning:
 
     threshold: float | None
     """Of the reward; None where there is none."""
+    window: int
+    """Steps whose mean reward has to reach it."""
     arms: Sequence[Learned]
 
 
-def default_threshold(arms: Sequence[Arm]) -> float | None:
-    """Nine tenths of the final reward (mean of the last `WINDOW` steps) of the arm whose is lowest,
-    so that about every arm gets there."""
-    finals = [over_seeds([_final_reward(run) for run in arm.runs]).mean for arm in arms]
-    known = [value for value in finals if value is not None]
-    return THRESHOLD_SHARE * min(known) if known else None
+def default_threshold(arms: Sequence[Arm], window: int) -> float | None:
+    """Nine tenths of the rise (mean reward of the first and of the last `window` steps) of the arm
+    that ends lowest, so that about every arm gets there. None where that arm does not rise."""
+    ends = [(_ends(arm, slice(-window, None)), _ends(arm, slice(window))) for arm in arms]
+    known = [(last, first) for last, first in ends if last is not None and first is not None]
+    last, first = min(known, default=(0.0, 0.0))
+    return first + THRESHOLD_SHARE * (last - first) if last > first else None
 
 
-def _final_reward(run: Run) -> float | None:
-    values = run.steps[CURVE][-WINDOW:]
-    return None if np.isnan(values).all() else float(np.nanmean(values))
+def _ends(arm: Arm, part: slice) -> float | None:
+    """Mean reward over the steps of a part, then over seeds."""
+    values = [run.steps[CURVE][part] for run in arm.runs]
+    return over_seeds([None if np.isnan(v).all() else float(np.nanmean(v)) for v in values]).mean
 
 
-def _learned(arm: Arm, benchmarks: Sequence[str], threshold: float | None) -> Learned:
+def _learned(arm: Arm, benchmarks: Sequence[str], threshold: float | None, window: int) -> Learned:
     scores = np.array([[run.final[b]["accuracy"] for b in benchmarks] for run in arm.runs])
-    reached = [_reached(run, threshold) for run in arm.runs]
+    reached = [
+        None if threshold is None else first_reaching(run.steps[CURVE], threshold, window)
+        for run in arm.runs
+    ]
 
     def at(unit: str) -> Estimate:
         return over_seeds(
@@ -72,6 +82,7 @@ def _learned(arm: Arm, benchmarks: Sequence[str], threshold: float | None) -> Le
 
     return Learned(
         label=arm.label,
+        mean=over_seeds(scores.mean(1) if benchmarks else []),
         score=interquartile_mean(scores) if benchmarks else None,
         area=over_seeds([area_under(run.steps[CURVE], run.steps["step"]) for run in arm.runs]),
         steps=at("steps"),
@@ -80,44 +91,64 @@ def _learned(arm: Arm, benchmarks: Sequence[str], threshold: float | None) -> Le
     )
 
 
-def _reached(run: Run, threshold: float | None) -> int | None:
-    if threshold is None:
-        return None
-    return first_reaching(run.steps[CURVE], threshold, min(WINDOW, max(1, len(run.steps))))
-
-
 def learning_of(arms: Sequence[Arm], threshold: float | None) -> Learning:
     """`threshold`: None: see `default_threshold`."""
-    threshold = default_threshold(arms) if threshold is None else threshold
+    shortest = min(len(run.steps) for arm in arms for run in arm.runs)
+    window = max(1, min(WINDOW, shortest))
+    threshold = default_threshold(arms, window) if threshold is None else threshold
     benchmarks = common_benchmarks(arms)
-    return Learning(threshold, [_learned(arm, benchmarks, threshold) for arm in arms])
+    return Learning(threshold, window, [_learned(a, benchmarks, threshold, window) for a in arms])
 
 
-def learning_table(learning: Learning) -> Table:
+def score_table(learning: Learning) -> Table:
+    """Accuracy over all benchmarks."""
+    rows = []
+    for each in learning.arms:
+        mean, score = each.mean, each.score
+        bounds = None
+        if mean.mean is not None and mean.half_width is not None:
+            bounds = (mean.mean - mean.half_width, mean.mean + mean.half_width)
+        rows.append(
+            [
+                each.label,
+                number(mean.mean),
+                number(mean.sd),
+                between(bounds),
+                number(score.value if score else None),
+                between((score.low, score.high) if score and score.low is not None else None),
+            ]
+        )
+    head = ["policy", "mean", "sd", "95 % interval", "IQM", "95 % interval"]
+    note = (
+        "accuracy, benchmarks weighing equally; sd: between seeds; interval of the mean: t; "
+        "IQM: interquartile mean over runs and benchmarks, interval by bootstrap over runs (too "
+        "narrow for few)"
+    )
+    return Table("score over all benchmarks", head, rows, note)
+
+
+def speed_table(learning: Learning) -> Table:
     threshold = learning.threshold
     level = number(threshold)
     rows = []
     for each in learning.arms:
-        score, num_there = each.score, each.steps.num_seeds
-        bounds = None if score is None or score.low is None else (score.low, score.high)
+        num_there = each.steps.num_seeds
         is_partial = threshold is not None and num_there < each.num_runs
         rows.append(
             [
                 each.label,
-                number(score.value if score else None),
-                between(bounds),
                 plus_minus(each.area.mean, each.area.half_width),
                 number(each.steps.mean, 1) + f" ({num_there}/{each.num_runs})" * is_partial,
                 number(each.seconds.mean, 0),
             ]
         )
-    head = ["policy", "IQM", "95 % interval", "area", f"steps to {level}", f"s to {level}"]
+    head = ["policy", "area", f"steps to {level}", f"seconds to {level}"]
     note = (
-        "IQM: interquartile mean of accuracy over runs and benchmarks, interval by bootstrap over "
-        f"runs (too narrow for few); area: mean reward over the steps; steps, s: until the mean "
-        f"reward of {WINDOW} steps is {level}, of the runs that get there, without evaluation"
+        "area: mean reward over the steps, the area under its curve; steps, seconds: until the "
+        f"mean reward of {learning.window} step{'s' * (learning.window > 1)} is {level}, of the "
+        "runs that get there, without evaluation"
     )
-    return Table("score and speed", head, rows, note)
+    return Table("speed of learning", head, rows, note)
 
 
 def learning_records(learning: Learning) -> list[dict[str, Any]]:
@@ -125,6 +156,16 @@ def learning_records(learning: Learning) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for each in learning.arms:
         if each.score:
+            records.append(
+                {
+                    "algorithm": each.label,
+                    "measure": "mean_accuracy",
+                    "final": each.mean.mean,
+                    "half_width_95": each.mean.half_width,
+                    "sd_between_seeds": each.mean.sd,
+                    "num_seeds": each.num_runs,
+                }
+            )
             records.append(
                 {
                     "algorithm": each.label,
@@ -146,6 +187,7 @@ def learning_records(learning: Learning) -> list[dict[str, Any]]:
                 "measure": name,
                 "final": estimate.mean,
                 "half_width_95": estimate.half_width,
+                "sd_between_seeds": estimate.sd,
                 "num_seeds": estimate.num_seeds,
                 **({"threshold": learning.threshold} if "threshold" in name else {}),
             }

@@ -7,24 +7,16 @@ drawn by plotly.js in the browser, from one block of JSON.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from importlib.util import find_spec
-from pathlib import Path
 
-from opo_cli.errors import OpoError
+from opo_cli.report.frame import fill
 from opo_cli.report.pageparts import (
     ICONS,
     alt_text,
     band_note,
     chart_data,
     forest,
-    harmless,
-    is_numeric,
-    kind,
-    one_line,
     scatter_places,
     shortened,
     thinning_note,
@@ -50,7 +42,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class ArmCurves:
     """The runs that differ in nothing but their seed."""
 
     label: str
@@ -121,7 +113,7 @@ class Page:
     tables: Sequence[Table]
     appendix: Sequence[Table]
     """Config diff, certificate, environment."""
-    arms: Sequence[Arm]
+    arms: Sequence[ArmCurves]
     metrics: Mapping[str, tuple[str, str]]
     """Key of `Curve.metrics` -> (title, unit and formula), in the order of the charts. The key
     "accuracy" stands for `Curve.accuracy`: one chart per benchmark."""
@@ -130,35 +122,21 @@ class Page:
 
 # --- rendering ----------------------------------------------------------------------------------
 
-WEB = Path(__file__).parent / "web"
 SHOWN_RESPONSES = 2  # Of an arm to one prompt; the others are folded away.
 
 
 def render(page: Page) -> str:
-    """The whole file, to be written as UTF-8.
-
-    Everything but what this package and plotly wrote passes `harmless` and the escaping of HTML or
-    JSON. A content security policy forbids every request, and every script but the page's own,
-    which it knows by their hashes.
+    """The whole file, to be written as UTF-8; what a model wrote is text in it, and never runs.
 
     Raises:
         OpoError: plotly's JavaScript is not where the package has it.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(WEB),
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else harmless(str(value)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"kind": kind, "one_line": one_line}
     charts = charts_of(page)
-    scripts = [_inline(text) for text in (_web("theme.js"), _plotly(), _web("page.js"))]
-    return environment.get_template("page.html.j2").render(
+    return fill(
+        "page.html.j2",
+        "page.js",
+        chart_data(page, charts),
+        [style_of(place) for place in range(len(page.arms))],
         page=page,
         forest=forest(page),
         icons=ICONS,
@@ -170,40 +148,4 @@ def render(page: Page) -> str:
         samples=shortened(page.samples),
         num_shown=SHOWN_RESPONSES,
         places={arm.label: place for place, arm in enumerate(page.arms)},
-        styles=[style_of(place) for place in range(len(page.arms))],
-        is_numeric=is_numeric,
-        css=Markup(_web("page.css")),
-        policy=_policy(scripts),
-        scripts=[Markup(script) for script in scripts],
-        data=Markup(chart_data(page, charts)),
-    )
-
-
-def _web(name: str) -> str:
-    return (WEB / name).read_text(encoding="utf-8")
-
-
-def _plotly() -> str:
-    """plotly.js of the installed package, which need not be imported for it (0.3 s)."""
-    spec = find_spec("plotly")
-    path = Path(spec.origin).parent / "package_data" / "plotly.min.js" if spec else None
-    if path is None or not path.is_file():
-        hint = "pip install --force-reinstall plotly"
-        raise OpoError("the page needs plotly.min.js, which the package plotly lacks", hint)
-    return path.read_text(encoding="utf-8")
-
-
-def _inline(script: str) -> str:
-    """A script that no HTML parser ends early, and whose hash is that of what it reads."""
-    unix = script.replace("\r\n", "\n").replace("\r", "\n")
-    return unix.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """Nothing from any host; styles may be inline, as plotly sets them."""
-    digests = (b64encode(sha256(script.encode()).digest()).decode() for script in scripts)
-    sources = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )

@@ -204,6 +204,11 @@ def chart_data(page: Page, charts: Charts) -> str:
         "scatter": scatter_places(charts),
         "xs": rounded_all(pool.arrays, AXIS_DIGITS),
     }
+    return safe_json(data)
+
+
+def safe_json(data: Any) -> str:
+    """JSON without a character that HTML could read."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

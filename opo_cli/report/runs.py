@@ -118,6 +118,10 @@ class Arm:
     runs: Sequence[Run]
 
     @property
+    def algorithm(self) -> str:
+        return self.runs[0].config["algorithm"]["name"]
+
+    @property
     def seeds(self) -> list[int]:
         return [run.seed for run in self.runs]
 

@@ -15,7 +15,7 @@ import numpy as np
 from opo_cli.report.estimate import t_quantile
 
 if TYPE_CHECKING:
-    from opo_cli.report.page import Arm, Page
+    from opo_cli.report.page import ArmCurves, Page
 
 AXES = {
     "step": "step",
@@ -126,7 +126,7 @@ def _ordered(metrics: Mapping[str, tuple[str, str]]) -> Mapping[str, tuple[str, 
 
 
 def _points(
-    arms: Sequence[Arm], grids: Sequence[tuple[int, int]], num_axes: int, numbers: int
+    arms: Sequence[ArmCurves], grids: Sequence[tuple[int, int]], num_axes: int, numbers: int
 ) -> tuple[int, int]:
     """(of a mean, of a run): all steps where they fit, else as many averages as do.
 
@@ -191,7 +191,7 @@ def over_runs(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _lines(
-    arm: Arm,
+    arm: ArmCurves,
     table: np.ndarray,
     mean_points: int,
     run_points: int,
@@ -214,7 +214,7 @@ def _union(steps: Sequence[Sequence[float]]) -> np.ndarray:
     )
 
 
-def _table(arm: Arm, key: str, grid: np.ndarray) -> np.ndarray:
+def _table(arm: ArmCurves, key: str, grid: np.ndarray) -> np.ndarray:
     """[R, G] of a metric, or of an axis ("step", "sample", ...); nan where a run has no value."""
     table = np.full((len(arm.curves), len(grid)), np.nan)
     for row, curve in zip(table, arm.curves, strict=True):
@@ -228,7 +228,7 @@ AxisValues = Mapping[str, np.ndarray]
 
 
 def _x_of(
-    arm: Arm, grid: np.ndarray, axes: Sequence[str], mean_points: int, run_points: int
+    arm: ArmCurves, grid: np.ndarray, axes: Sequence[str], mean_points: int, run_points: int
 ) -> tuple[AxisValues, AxisValues]:
     """Per axis: the mean over runs [P], and of each run [R, P]."""
     tables = {axis: _table(arm, axis, grid) for axis in axes}
@@ -265,7 +265,7 @@ def _evaluation(
     return Chart(f"{ACCURACY} {benchmark}", benchmark, note, drawn, is_evaluation=True)
 
 
-def _at_steps(arm: Arm, axis: str, grid: np.ndarray) -> np.ndarray:
+def _at_steps(arm: ArmCurves, axis: str, grid: np.ndarray) -> np.ndarray:
     """[R, G]: what each run had taken when it was evaluated; nothing at step 0."""
     if axis == "step":
         return np.tile(grid, (len(arm.curves), 1))

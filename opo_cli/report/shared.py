@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from opo_cli.algorithms import ALGORITHMS
+from opo_cli.config import Algorithm
 from opo_cli.errors import OpoError
 from opo_cli.metrics import BUDGETS
 from opo_cli.report.evals import SETTINGS, setting_text
 from opo_cli.report.runs import Arm, Run, changed_keys, value_text
 
-BY_ALGORITHM = ("algorithm.", "optim.")
-"""Settings in which algorithms are meant to differ."""
+DEFAULTS = Algorithm().model_dump(mode="json")
 OF_BUDGET = ("train.steps", "train.budget", "train.budget_unit")
 """Told as budgets used, not as settings."""
+TOLERANCE = 0.05
+"""Share by which budgets may differ and count as equal: updates are skipped now and then, and
+nobody knows beforehand how many tokens a step takes. Steps may not."""
 OF_EVALUATION = ("problems_sha256", "samples", *(key for key in SETTINGS if key != "grader_limits"))
 """Settings of an evaluation without which two accuracies do not compare."""
 SHOWN_VALUES = 4
@@ -40,14 +44,10 @@ def differing_settings(arms: Sequence[Arm]) -> dict[str, list[Any]]:
     return {key: [each.get(key) for each in settings] for key in changed_keys(settings)}
 
 
-def differences(arms: Sequence[Arm]) -> list[str]:
-    """A line on each thing that the arms do not share and that is not what they are compared in."""
-    is_ablation = len({arm.runs[0].config["algorithm"]["name"] for arm in arms}) < len(arms)
-    left_out = OF_BUDGET if is_ablation else (*BY_ALGORITHM, *OF_BUDGET)
-    found = {k: v for k, v in differing_settings(arms).items() if not k.startswith(left_out)}
-    reductions = [arm.runs[0].config["algorithm"]["reduction"] for arm in arms]
-    if len(set(reductions)) > 1:
-        found["algorithm.reduction"] = reductions
+def not_shared(arms: Sequence[Arm]) -> list[str]:
+    """A line on each thing that the arms do not share, beyond what their algorithms are."""
+    settings = differing_settings(arms)
+    found = {k: v for k, v in settings.items() if not _is_expected(k, v, arms)}
     lines = [_line(key, arms, values) for key, values in found.items()]
     lines += [_line(key, arms, values) for key, values in _evaluations(arms).items()]
     labels = [arm.certificate.label for arm in arms]
@@ -58,18 +58,34 @@ def differences(arms: Sequence[Arm]) -> list[str]:
     return lines
 
 
-def _evaluations(arms: Sequence[Arm]) -> dict[str, list[str | None]]:
-    """Setting of an evaluation -> its value in each arm, of those that differ."""
-    found: dict[str, list[str | None]] = {}
+def _is_expected(key: str, values: Sequence[Any], arms: Sequence[Arm]) -> bool:
+    """A budget, or what each algorithm's own row says; the reduction, which alone changes results,
+    is told in any case."""
+    section, _, name = key.partition(".")
+    if section != "algorithm" or name == "reduction":
+        return key in OF_BUDGET
+    rows = [ALGORITHMS.get(arm.runs[0].config["algorithm"]["name"]) for arm in arms]
+    default = DEFAULTS.get(name)
+    return name == "name" or all(
+        row is not None and value == row.settings.get(name, default)
+        for row, value in zip(rows, values, strict=True)
+    )
+
+
+def _evaluations(arms: Sequence[Arm]) -> dict[str, list[str]]:
+    """Setting of an evaluation -> its values in each arm, of those that any two runs differ in."""
+    found: dict[str, list[str]] = {}
     for benchmark in benchmarks_of(arms):
-        records = [arm.runs[0].final.get(benchmark) for arm in arms]
         for key in OF_EVALUATION:
-            values = [
-                None if r is None else setting_text(key, r.get("settings", {})) for r in records
-            ]
-            if len({value for value in values if value is not None}) > 1:
-                found.setdefault(key, values)
+            values = [_values_of(arm, benchmark, key) for arm in arms]
+            if len({value for each in values for value in each}) > 1:
+                found.setdefault(key, [" or ".join(each) or "-" for each in values])
     return found
+
+
+def _values_of(arm: Arm, benchmark: str, key: str) -> list[str]:
+    records = [run.final[benchmark] for run in arm.runs if benchmark in run.final]
+    return list(dict.fromkeys(setting_text(key, r.get("settings", {})) for r in records))
 
 
 def _line(key: str, arms: Sequence[Arm], values: Sequence[Any]) -> str:
@@ -118,11 +134,14 @@ def totals(arm: Arm, unit: str) -> np.ndarray:
 
 
 def are_equal(arms: Sequence[Arm], unit: str) -> bool:
-    """Whether every run used as much of `unit`, up to less than a step: a run ends with a whole one,
-    and how many tokens that takes nobody knows beforehand."""
+    """Whether every run used as much of `unit`, but for less than a step (a run ends with a whole
+    one) or for the tolerance."""
     used = np.concatenate([totals(arm, unit) for arm in arms])
+    gap = float(used.max() - used.min())
+    if unit == "steps":
+        return not gap
     last = max(float(np.diff(run.used[unit], prepend=0)[-1:].sum()) for a in arms for run in a.runs)
-    return bool(used.max() == used.min() or used.max() - used.min() < last)
+    return gap < last or gap <= TOLERANCE * float(used.max())
 
 
 def equal_budgets(arms: Sequence[Arm]) -> list[str]:

@@ -34,8 +34,10 @@ class Report:
     """One flat record per number (tidy): what CSV and JSON print."""
     opening: Sequence[str] = ()
     """Lines before the tables."""
+    drawing: Sequence[str] = ()
+    """Lines after the tables that keep their spaces."""
     closing: Sequence[str] = ()
-    """Lines after the tables."""
+    """Lines at the end."""
 
 
 def print_report(console: Console, report: Report, format: str) -> None:
@@ -46,16 +48,26 @@ def print_report(console: Console, report: Report, format: str) -> None:
         print(_csv(report.records), end="", file=console.file)
     else:
         _print_lines(console, report.opening, format)
-        if report.opening:
-            console.print()
         print_tables(console, report.tables, format)
+        if format == "markdown" and report.drawing:
+            _print_lines(console, ["```", *report.drawing, "```"], "rich")
+        else:
+            _print_lines(console, report.drawing, "latex" if format == "latex" else "rich")
         _print_lines(console, report.closing, format)
 
 
+LINE_MARKS = {"markdown": "- ", "latex": "% "}
+"""What makes a line one of a list, or a comment."""
+
+
 def _print_lines(console: Console, lines: Sequence[str], format: str) -> None:
-    mark = "% " if format == "latex" else ""  # A comment there.
+    """A block of lines, and an empty one behind it."""
+    mark = LINE_MARKS.get(format, "")
     for line in lines:
-        console.print(escape(mark + line), soft_wrap=True)
+        for part in line.splitlines() or [""]:
+            console.print(escape(mark + part if part else part), soft_wrap=True)
+    if lines:
+        console.print()
 
 
 def print_tables(console: Console, tables: Sequence[Table], format: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from opo_cli.errors import OpoError
-from opo_cli.report.compare import Options, compare, report
+from opo_cli.report.compare import Options, compare, report, results_of
 from opo_cli.report.compare_page import page_of, samples_of
-from opo_cli.report.compare_tables import fixed_steps
+from opo_cli.report.compare_tables import dynamics, fixed_steps
 
 from .conftest import step
 
@@ -55,7 +58,8 @@ def test_the_tables_are_the_papers_questions_verdicts_first(three):
         "accuracy of the initial and of the trained policy",
         "behaviour of the policies",
         "diversity of the policies",
-        "score and speed",
+        "score over all benchmarks",
+        "speed of learning",
         "training dynamics",
         "cost of training",
     ]
@@ -92,7 +96,7 @@ def test_verdict_records_say_what_they_rest_on(three):
 def test_facts_stand_above_the_tables(three):
     opening = report(compare(three, OPTIONS)).opening
     assert "checkpoint: last" in opening
-    assert "verdicts on: avg@n, margin 0.02, family-wise level .05" in opening
+    assert "verdicts on: avg@n, margin 0.02, level .05 in each family" in opening
     assert any(line.startswith("budget: equal steps (8)") for line in opening)
     assert any(line.startswith("not the same: algorithm.reduction") for line in opening)
 
@@ -111,11 +115,11 @@ def test_single_runs_are_no_sample(make_run):
 
 
 def test_a_metric_that_one_run_lacks_is_a_gap(make_run):
-    closing = report(
+    drawing = report(
         compare([make_run("x")], Options(margin=0.02, curves=["reward", "value_loss"]))
-    ).closing
-    assert "reward over steps, 0.250 to 0.250" in closing
-    assert "value_loss: not measured in these runs" in closing
+    ).drawing
+    assert "reward over steps, 0.250 to 0.250" in drawing
+    assert "value_loss: not measured in these runs" in drawing
 
 
 def test_runs_of_a_version_without_majorities_are_tabulated(make_run):
@@ -128,7 +132,7 @@ def test_runs_of_a_version_without_majorities_are_tabulated(make_run):
 
 def test_runs_without_evaluations_have_what_training_says(make_run):
     runs = [make_run("x", {}), make_run("y", {}, algorithm="ppo")]
-    assert titles(runs) == ["score and speed", "training dynamics", "cost of training"]
+    assert titles(runs)[1:] == ["speed of learning", "training dynamics", "cost of training"]
 
 
 def test_a_sweep_compares_each_at_its_best_and_at_the_same(make_run):
@@ -146,7 +150,7 @@ def test_a_sweep_compares_each_at_its_best_and_at_the_same(make_run):
         for seed in (0, 1)
     ]
     found = compare(folders, Options(margin=0.02, swept="optim.beta2"))
-    assert [arm.label for arm in found.chosen] == ["opo beta2=0.2", "ppo beta2=0.2"]
+    assert [arm.label for arm in found.chosen] == ["opo 0.2", "ppo 0.2"]
     assert [table.title for table in found.tables][:4] == [
         "verdicts (each at its own best)",
         "verdicts (same setting, beta2 0.1)",
@@ -163,6 +167,31 @@ def test_a_sweep_compares_each_at_its_best_and_at_the_same(make_run):
 )
 def test_fixed_steps_span_the_run(count: int, expected: list[int]):
     assert fixed_steps(count) == expected
+
+
+def test_dynamics_are_taken_where_they_were_measured(make_run):
+    """KL every third step: the ends of the quarters of 12 steps are 3, 6, 9 and 12."""
+    steps = [
+        step(i, kl_exact_sequence=float(i) if i % 3 == 1 else None, gradient_norm=1.0)
+        for i in range(1, 13)
+    ]
+    (arm,) = compare([make_run("x", steps=steps)], OPTIONS).arms
+    found = [(number, values["kl_exact_sequence"].mean) for number, values in dynamics(arm)]
+    assert found == [(1, 1.0), (4, 4.0), (7, 7.0), (10, 10.0)]
+
+
+def test_planned_runs_that_failed_are_told(three):
+    closing = report(compare(three, Options(margin=0.02, missing=["tiny-opo-seed9"]))).closing
+    assert "1 planned runs failed and are in no table: tiny-opo-seed9" in closing
+
+
+def test_results_hold_what_the_tables_rest_on(three):
+    found = json.loads(json.dumps(results_of(compare(three, OPTIONS))))
+    assert found["facts"]["checkpoint"] == "last"
+    assert found["settings"]["algorithm.advantage"]["ppo"] == "gae"
+    assert [Path(run).name for run in found["runs"]["opo"]] == ["opo0", "opo1"]
+    measures = {record["measure"] for record in found["records"]}
+    assert {"gradient_norm", "peak_memory_gigabytes", "interquartile_mean"} <= measures
 
 
 # --- the page ------------------------------------------------------------------------------------

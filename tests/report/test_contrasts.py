@@ -64,23 +64,39 @@ def test_one_seed_tells_nothing(make_run):
     assert "2 seeds" in found.verdict.text
 
 
-def test_seeds_that_are_not_shared_drop_out(make_run):
-    arms = two(make_run, HIGH, LOW, other_seeds=(1, 2, 7))
-    found = make_contrasts([tuple(arms)], "avg", 0.02)
-    assert found.num_unpaired == 0
+def test_seeds_that_only_the_larger_arm_has_drop_out_and_are_told(make_run):
+    folders = [make_run(f"opo{s}", HIGH[s], seed=s, algorithm="opo") for s in (0, 1, 2)] + [
+        make_run(f"ppo{s}", LOW[s], seed=s, algorithm="ppo") for s in (1, 2)
+    ]
+    found = make_contrasts([tuple(arms_of(*folders))], "avg", 0.02)
     (contrast,) = found.each
-    assert contrast.difference == difference([np.array(HIGH[1:]) / 4], [np.array(LOW[:2]) / 4])
+    assert contrast.difference == difference([np.array(HIGH[1:]) / 4], [np.array(LOW[1:]) / 4])
+    assert found.notes == [
+        "1 run of a seed that another arm lacks: left out of the verdicts against it, not of the "
+        "other tables"
+    ]
 
 
-def test_arms_without_common_seeds_are_independent_samples(make_run):
-    arms = two(make_run, HIGH, LOW, other_seeds=(5, 6, 7))
+@pytest.mark.parametrize("others", [(5, 6, 7), (2, 5, 6)], ids=["none common", "one common"])
+def test_arms_with_other_seeds_are_independent_samples(make_run, others):
+    arms = two(make_run, HIGH, LOW, other_seeds=others)
     found = make_contrasts([tuple(arms)], "avg", 0.02)
-    assert found.num_unpaired == 1
+    assert found.notes[0].startswith("the arms of 1 of 1 pairs have other seeds")
     (contrast,) = found.each
     assert contrast.difference == difference(
         [np.array(HIGH) / 4], [np.array(LOW) / 4], is_paired=False
     )
     assert contrast.permutation.least == pytest.approx(2 / 20)  # 2 of C(6, 3) labellings.
+
+
+def test_a_benchmark_that_a_run_lacks_is_in_no_verdict_and_told(make_run):
+    folders = [
+        make_run("x", {"a": [1, 2], "b": [1, 2]}),
+        make_run("y", {"a": [1, 2]}, algorithm="ppo"),
+    ]
+    found = make_contrasts([tuple(arms_of(*folders))], "avg", 0.02)
+    assert [contrast.benchmark for contrast in found.each] == ["a"]
+    assert found.notes[0].startswith("in no verdict: b, which not every run was evaluated on")
 
 
 def test_benchmarks_weigh_equally_over_all(make_run):

@@ -11,7 +11,7 @@ import pytest
 
 from opo_cli.errors import OpoError
 from opo_cli.report.figures import file_name, save_figures
-from opo_cli.report.page import Arm, Curve, Gap, Page
+from opo_cli.report.page import ArmCurves, Curve, Gap, Page
 
 STEPS = np.arange(1, 31)
 LONG = "grpo advantage=rloo reduction=constant kl_in=loss beta=0.001xx"
@@ -35,7 +35,7 @@ def curve_of(seed: int, height: float) -> Curve:
 
 def page_of(labels: list[str], num_seeds: int = 3, **changes) -> Page:
     arms = [
-        Arm(label, [curve_of(s, i / 10) for s in range(num_seeds)])
+        ArmCurves(label, [curve_of(s, i / 10) for s in range(num_seeds)])
         for i, label in enumerate(labels)
     ]
     pair = (labels[0], labels[-1])
@@ -122,7 +122,7 @@ def test_names_that_a_path_cannot_have(tmp_path: Path):
     hostile = Curve(
         "r", 0, {"step": [1]}, {}, {name: [(0, 0.5)] for name in ("a/b", "a b", "../c")}
     )
-    page = page_of(["opo"], gaps=[], arms=[Arm("opo", [hostile])])
+    page = page_of(["opo"], gaps=[], arms=[ArmCurves("opo", [hostile])])
     names = [path.name for path in save_figures(page, tmp_path, ("svg",))]
     assert names == ["accuracy-a-b.svg", "accuracy-a-b-2.svg", "accuracy----c.svg"]
 

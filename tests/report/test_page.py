@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opo_cli.report.page import Answer, Arm, Curve, Gap, Page, Response, Sample, render
+from opo_cli.report.page import Answer, ArmCurves, Curve, Gap, Page, Response, Sample, render
 from opo_cli.report.pageparts import forest, rounded, scale_limit, shortened, tick_values
 from opo_cli.report.styles import DARK, LIGHT, style_of
 from opo_cli.report.tables import Table
@@ -79,9 +79,9 @@ def curve_of(label: str, place: int, seed: int, steps: int) -> Curve:
     )
 
 
-def arms_of(labels: list[str], num_seeds: int, num_steps: int) -> list[Arm]:
+def arms_of(labels: list[str], num_seeds: int, num_steps: int) -> list[ArmCurves]:
     return [
-        Arm(label, [curve_of(label, place, seed, num_steps) for seed in range(num_seeds)])
+        ArmCurves(label, [curve_of(label, place, seed, num_steps) for seed in range(num_seeds)])
         for place, label in enumerate(labels)
     ]
 
@@ -196,7 +196,7 @@ def test_plotly_is_there_once_and_no_host_is_named_by_the_page():
 
 
 def data_of_plotly() -> str:
-    from opo_cli.report.page import _inline, _plotly
+    from opo_cli.report.frame import _inline, _plotly
 
     return _inline(_plotly())
 
@@ -274,7 +274,13 @@ def test_what_is_not_there_is_said():
     arms = arms_of(["opo"], 1, 20)
     bare = Curve("opo-0", 0, arms[0].curves[0].x, {"reward": [float("nan")] * 20}, {})
     page = page_of(
-        THREE, arms=[Arm("opo", [bare])], answers=[], gaps=[], samples=[], warnings=[], tables=[]
+        THREE,
+        arms=[ArmCurves("opo", [bare])],
+        answers=[],
+        gaps=[],
+        samples=[],
+        warnings=[],
+        tables=[],
     )
     html = render(page)
     for said in (
@@ -296,10 +302,11 @@ def test_what_is_not_there_is_said():
 
 def test_the_wheel_has_the_template(tmp_path: Path):
     """Files beside the code are packed without being named."""
-    from opo_cli.report.page import WEB
+    from opo_cli.report.frame import WEB
 
     assert {path.name for path in WEB.iterdir()} == {
-        *("page.css", "page.html.j2", "page.js", "theme.js"),
+        *("base.html.j2", "frame.js", "lab.html.j2", "lab.js", "page.css", "page.html.j2"),
+        *("page.js", "parts.html.j2", "theme.js"),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from opo_cli.report.page import Arm, Curve, Page
+from opo_cli.report.page import ArmCurves, Curve, Page
 from opo_cli.report.series import binned, charts_of, over_runs
 
 NAN = float("nan")
@@ -17,7 +17,7 @@ def curve_of(seed: int, steps: list[float], reward: list[float], **changes) -> C
     return Curve(run=f"run-{seed}", seed=seed, **fields | changes)
 
 
-def page_of(*arms: Arm, metrics: tuple[str, ...] = ("reward",)) -> Page:
+def page_of(*arms: ArmCurves, metrics: tuple[str, ...] = ("reward",)) -> Page:
     titles = {key: (key, "") for key in metrics}
     return Page("", [], [], [], 0.02, [], [], [], arms, titles, [])
 
@@ -44,7 +44,7 @@ def test_the_band_is_the_t_interval_between_runs():
 
 
 def test_runs_are_aligned_by_step_and_the_mean_ends_with_the_shortest():
-    arm = Arm("a", [curve_of(0, [1, 2, 3], [1, 2, 3]), curve_of(1, [2, 3, 4], [4, 5, 6])])
+    arm = ArmCurves("a", [curve_of(0, [1, 2, 3], [1, 2, 3]), curve_of(1, [2, 3, 4], [4, 5, 6])])
     (chart, *_) = charts_of(page_of(arm)).charts
     (lines,) = chart.arms
     assert lines.x["step"].tolist() == pytest.approx([NAN, 2, 3, NAN], nan_ok=True)
@@ -56,13 +56,16 @@ def test_runs_are_aligned_by_step_and_the_mean_ends_with_the_shortest():
 
 def test_only_axes_that_every_run_has():
     seconds = curve_of(0, [1], [1], x={"step": [1], "second": [2], "token": [9]})
-    assert charts_of(page_of(Arm("a", [seconds]))).axes == ["step", "token", "second"]
-    assert charts_of(page_of(Arm("a", [seconds, curve_of(1, [1], [1])]))).axes == ["step", "token"]
+    assert charts_of(page_of(ArmCurves("a", [seconds]))).axes == ["step", "token", "second"]
+    assert charts_of(page_of(ArmCurves("a", [seconds, curve_of(1, [1], [1])]))).axes == [
+        "step",
+        "token",
+    ]
 
 
 def test_evaluations_are_a_chart_per_benchmark_over_what_was_taken_by_then():
     scores = {"easy": [(0, 0.1), (1, 0.3), (3, 0.5)]}
-    arm = Arm("a", [curve_of(s, [1, 2, 3], [1, 2, 3], accuracy=scores) for s in (0, 1)])
+    arm = ArmCurves("a", [curve_of(s, [1, 2, 3], [1, 2, 3], accuracy=scores) for s in (0, 1)])
     (chart,) = charts_of(page_of(arm, metrics=("accuracy",))).charts
     assert (chart.title, chart.is_evaluation) == ("easy", True)
     assert chart.arms[0].mean.tolist() == pytest.approx([0.1, 0.3, 0.5])
@@ -78,7 +81,9 @@ def test_all_numbers_together_keep_the_budget(num_steps: int, num_runs: int, is_
     steps = list(range(1, num_steps + 1))
     scores = {"easy": [(step, 0.5) for step in steps[::10]]}
     runs = [curve_of(seed, steps, steps, accuracy=scores) for seed in range(num_runs)]
-    charts = charts_of(page_of(Arm("a", runs), metrics=("reward", "accuracy")), numbers=20_000)
+    charts = charts_of(
+        page_of(ArmCurves("a", runs), metrics=("reward", "accuracy")), numbers=20_000
+    )
     held = 0
     for lines in (lines for chart in charts.charts for lines in chart.arms):
         held += 3 * len(lines.mean) + sum(len(x) for x in lines.x.values())
@@ -91,6 +96,6 @@ def test_all_numbers_together_keep_the_budget(num_steps: int, num_runs: int, is_
 
 def test_seeds_are_left_out_where_few_points_would_mislead():
     runs = [curve_of(seed, list(range(100)), list(range(100))) for seed in range(50)]
-    charts = charts_of(page_of(Arm("a", runs)), numbers=500)
+    charts = charts_of(page_of(ArmCurves("a", runs)), numbers=500)
     assert (charts.mean_points, charts.run_points) == (30, 0)  # 150 numbers, 5 a point.
     assert charts.charts[0].arms[0].num_runs == 50

@@ -11,9 +11,9 @@ from opo_cli.report.shared import (
     check_comparable,
     checkpoint_rule,
     common_benchmarks,
-    differences,
     differing_settings,
     equal_budgets,
+    not_shared,
     obstacles,
 )
 
@@ -31,13 +31,13 @@ def with_settings(folder, **settings):
 
 def test_algorithms_may_differ_in_what_they_are(make_run):
     arms = arms_of(make_run("x"), make_run("y", algorithm="opo-loo"))
-    assert differences(arms) == []
+    assert not_shared(arms) == []
     assert "algorithm.advantage" in differing_settings(arms)
 
 
 def test_what_is_not_shared_is_told(make_run):
     other = make_run("y", algorithm="grpo", base="b", sets=["eval.samples=8"])
-    lines = differences(arms_of(make_run("x"), other))
+    lines = not_shared(arms_of(make_run("x"), other))
     assert "not the same: eval.samples (opo: 4; grpo: 8)" in lines
     assert "not the same: the initial policy; 'initial' is that of the first arm" in lines
     reductions = "(opo: token-mean; grpo: seq-mean-token-mean)"
@@ -46,7 +46,7 @@ def test_what_is_not_shared_is_told(make_run):
 
 def test_another_certificate_is_told(make_run):
     off = step(1, off_policy_reasons=["4 updates per batch"])
-    lines = differences(arms_of(make_run("x"), make_run("y", algorithm="dapo", steps=[off])))
+    lines = not_shared(arms_of(make_run("x"), make_run("y", algorithm="dapo", steps=[off])))
     told = (
         "not the same: certificate (opo: exact on-policy; dapo: off-policy (4 updates per batch))"
     )
@@ -56,14 +56,35 @@ def test_another_certificate_is_told(make_run):
 def test_an_ablation_names_the_setting(make_run):
     arms = arms_of(make_run("x"), make_run("y", sets=["optim.beta2=0.5"]))
     told = "not the same: optim.beta2 (opo beta2=0.95: 0.95; opo beta2=0.5: 0.5)"
-    assert told in differences(arms)
+    assert told in not_shared(arms)
+
+
+def test_a_setting_of_the_algorithms_is_told_where_it_is_not_the_rows_own(make_run):
+    arms = arms_of(
+        make_run("x", sets=["optim.learning_rate=1e-4"]),
+        make_run("y", algorithm="opo-loo", sets=["algorithm.entropy_coefficient=0.5"]),
+    )
+    label = arms[1].label
+    assert not_shared(arms) == [
+        f"not the same: algorithm.entropy_coefficient (opo: 0; {label}: 0.5)",
+        f"not the same: optim.learning_rate (opo: 0.0001; {label}: 0.0002)",
+    ]
+
+
+def test_evaluations_of_every_run_count(make_run):
+    runs = [make_run(f"opo{s}", seed=s) for s in (0, 1)] + [make_run("z", algorithm="grpo")]
+    for run, digest in zip(runs, "001", strict=True):
+        with_settings(run, problems_sha256=digest)
+    assert "problems_sha256 of the evaluations differs" in obstacles(arms_of(*runs), None)
+    with_settings(runs[1], problems_sha256="1")
+    assert "not the same: problems_sha256 (opo: 0 or 1; grpo: 1)" in not_shared(arms_of(*runs))
 
 
 def test_of_many_arms_a_line_counts_those_that_agree(make_run):
     names = ("opo", "opo-loo", "rloo", "remax", "otb")
     folders = [make_run(name, algorithm=name) for name in names]
     folders.append(make_run("gpg", algorithm="gpg", sets=["eval.samples=8"]))
-    assert "not the same: eval.samples (5 arms: 4; gpg: 8)" in differences(arms_of(*folders))
+    assert "not the same: eval.samples (5 arms: 4; gpg: 8)" in not_shared(arms_of(*folders))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +112,7 @@ def test_another_engine_is_told_and_not_refused(make_run):
     runs = [make_run("x"), make_run("y", algorithm="grpo")]
     arms = arms_of(*(with_settings(r, engine=e) for r, e in zip(runs, "ab", strict=True)))
     assert obstacles(arms, None) == []
-    assert "not the same: engine (opo: a; grpo: b)" in differences(arms)
+    assert "not the same: engine (opo: a; grpo: b)" in not_shared(arms)
 
 
 def test_another_base_is_refused(make_run):
@@ -138,6 +159,17 @@ def test_budgets_are_equal_up_to_less_than_a_step(make_run):
         make_run("w", algorithm="ppo", steps=updates(4, 4, 4)),
     )
     assert "gradient-steps" not in equal_budgets(arms)
+    arms = arms_of(
+        make_run("v", steps=updates(*[1] * 30)),
+        make_run("u", algorithm="ppo", steps=updates(0, *[1] * 29)),
+    )
+    assert "gradient-steps" in equal_budgets(arms)  # One was skipped.
+
+
+def test_steps_are_equal_or_not(make_run):
+    longer = [step(i + 1, num_samples=1) for i in range(50)]
+    arms = arms_of(make_run("x", steps=longer), make_run("y", algorithm="ppo", steps=longer[:-1]))
+    assert "steps" not in equal_budgets(arms)
 
 
 def test_the_rule_of_the_checkpoint_stands_in_the_config(make_run):

@@ -46,16 +46,20 @@ def test_no_character_is_latexs_own(char: str):
     assert latex_text("a_b & 5% \\x") == r"a\_b \& 5\% \textbackslash{}x"
 
 
+LINES = {"records": [], "opening": ["first", "two\nlines"], "drawing": ["a  b"], "closing": ["c"]}
+
+
 def test_lines_of_a_report_are_comments_in_latex():
-    text = printed("latex", TABLE, records=[], opening=["first"], closing=["last"])
-    assert text.startswith("% first\n\n\\begin{table}")
-    assert text.endswith("% last\n")
+    text = printed("latex", TABLE, **LINES)
+    assert text.startswith("% first\n% two\n% lines\n\n\\begin{table}")
+    assert text.endswith("a  b\n\n% c\n\n")
+    assert "% a  b\n" in text
 
 
-def test_lines_stand_before_and_after_the_tables():
-    text = printed("markdown", TABLE, records=[], opening=["first"], closing=["last"])
-    assert text.startswith("first\n\n### share of 100 %\n")
-    assert text.endswith("\nlast\n")
+def test_lines_of_a_report_are_lists_in_markdown_and_drawings_keep_their_spaces():
+    text = printed("markdown", TABLE, **LINES)
+    assert text.startswith("- first\n- two\n- lines\n\n### share of 100 %\n")
+    assert text.endswith("```\na  b\n```\n\n- c\n\n")
     assert "| opo | 0.900 ±0.010 |" in text
 
 

@@ -2,19 +2,12 @@
 // data goes to plotly through `literal` only, as plotly reads some tags in it.
 "use strict";
 (() => {
+  const { literal, isNumber, shown, outline, faded } = frame;
   const data = JSON.parse(document.getElementById("data").textContent);
   const state = { axis: "step", seeds: false, smooth: 1, off: new Set(), theme: null };
   const UNIFIED = 6; // Arms: with more of them, one box with all values would hide the chart.
   const FEW = 16; // Points: so few are marked one by one.
   const BAND = 0.17 * Math.min(1, 4 / data.arms.length); // Bands of many arms lie over each other.
-  const isTouch = matchMedia("(pointer: coarse)").matches;
-
-  const literal = (text) =>
-    text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const theme = () => (matchMedia("print").matches ? "light" : document.documentElement.dataset.theme);
-  const isNumber = (value) => value !== null && value !== undefined;
-  const shown = (value) => (isNumber(value) ? String(Number(value.toPrecision(4))) : "–");
 
   // Trailing mean over the last measured values; a gap stays one.
   function smoothed(values) {
@@ -29,19 +22,6 @@
   }
 
   const xOf = (line) => data.xs[line.x[state.axis]];
-
-  // A closed outline: along the upper edge, and back along the lower.
-  function outline(x, low, high) {
-    const there = x.map((_, i) => i).filter((i) => isNumber(low[i]) && isNumber(high[i]));
-    const back = [...there].reverse();
-    return [[...there, ...back].map((i) => x[i]),
-      [...there.map((i) => high[i]), ...back.map((i) => low[i])]];
-  }
-
-  const faded = (colour, alpha) => {
-    const [r, g, b] = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
-    return `rgba(${r},${g},${b},${alpha})`;
-  };
 
   // Lines of several runs as one trace, with gaps between them.
   function joined(runs, xFrom, yFrom, textFrom) {
@@ -131,61 +111,24 @@
   }
 
   function layoutOf(div, xTitle, yTitle) {
-    const axis = { gridcolor: css("--grid"), zeroline: false, linecolor: css("--line"),
-      tickcolor: css("--line"), ticks: "outside", ticklen: 4, automargin: true,
-      fixedrange: isTouch, title: { standoff: 8, font: { size: 12 } } };
-    return {
-      autosize: true, margin: { l: 40, r: 12, t: 12, b: 36 }, showlegend: false, dragmode: "zoom",
-      paper_bgcolor: css("--paper"), plot_bgcolor: css("--paper"),
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("--soft") },
-      hovermode: div.dataset.chart !== undefined && isUnified() ? "x unified" : "closest",
-      hoverlabel: { bgcolor: css("--paper"), bordercolor: css("--line"), align: "left",
-        font: { color: css("--ink"), size: 12 } },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: css("--ink") },
-      xaxis: { ...axis, title: { ...axis.title, text: xTitle }, spikethickness: 1,
-        spikecolor: css("--soft"), spikedash: "solid",
-        unifiedhovertitle: { text: `${state.axis} %{x}` } },
-      yaxis: { ...axis, exponentformat: "power", title: { ...axis.title, text: yTitle } },
-      width: div.clientWidth, height: div.clientHeight,
-    };
+    const layout = frame.layoutOf(div, xTitle, yTitle);
+    if (div.dataset.chart !== undefined && isUnified()) layout.hovermode = "x unified";
+    Object.assign(layout.xaxis, { spikethickness: 1, spikecolor: frame.css("--soft"),
+      spikedash: "solid", unifiedhovertitle: { text: `${state.axis} %{x}` } });
+    return layout;
   }
 
-  const config = { displaylogo: false, responsive: false, doubleClick: "reset",
-    displayModeBar: isTouch ? false : "hover",
-    modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
-
-  function draw(div) {
+  function draw(div, theme) {
+    state.theme = theme;
     const isScatter = div.dataset.scatter !== undefined;
     const [xTitle, yTitle] = isScatter
       ? data.scatter.map((place) => literal(data.charts[place].title))
       : [data.axes[state.axis], ""];
     const traces = isScatter ? scatterTraces() : tracesOf(data.charts[div.dataset.chart]);
-    return Plotly.react(div, traces, layoutOf(div, xTitle, yTitle), config);
+    return Plotly.react(div, traces, layoutOf(div, xTitle, yTitle), frame.config);
   }
 
-  const divs = [...document.querySelectorAll(".chart")];
-
-  // One chart per frame, so that the page answers meanwhile; the newest call wins.
-  let turn = 0;
-  async function drawAll() {
-    const mine = ++turn;
-    state.theme = theme();
-    for (const div of divs) {
-      if (mine !== turn) return;
-      await draw(div);
-      await new Promise(requestAnimationFrame);
-    }
-    document.documentElement.dataset.drawn = String(turn);
-  }
-
-  // A print is laid out at once: no frame to wait for.
-  function drawNow() {
-    turn++;
-    state.theme = theme();
-    divs.forEach(draw);
-  }
-
-  function listen() {
+  function listen(drawAll) {
     const panel = document.getElementById("panel");
     panel.hidden = false;
     panel.addEventListener("change", ({ target }) => {
@@ -206,51 +149,7 @@
       }
       drawAll();
     });
-
-    const button = document.getElementById("theme");
-    const label = () => {
-      const other = document.documentElement.dataset.theme === "dark" ? "Light" : "Dark";
-      button.textContent = other;
-      button.setAttribute("aria-label", `${other} colours`);
-    };
-    let isChosen = false;
-    const change = (name) => {
-      setTheme(name);
-      label();
-      drawAll();
-    };
-    button.hidden = false;
-    label();
-    button.addEventListener("click", () => {
-      isChosen = true;
-      change(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-    });
-    dark.addEventListener("change", () => isChosen || change(dark.matches ? "dark" : "light"));
-
-    let widths = divs.map((div) => div.clientWidth).join();
-    new ResizeObserver(() => {
-      const now = divs.map((div) => div.clientWidth).join();
-      if (now === widths) return;
-      widths = now;
-      drawAll();
-    }).observe(document.body);
-
-    let closed = [];
-    const unfold = () => {
-      closed = [...closed, ...document.querySelectorAll("details:not([open])")];
-      closed.forEach((details) => (details.open = true));
-      drawNow();
-    };
-    const fold = () => {
-      closed.forEach((details) => (details.open = false));
-      closed = [];
-      drawAll();
-    };
-    addEventListener("beforeprint", unfold);
-    addEventListener("afterprint", fold);
-    matchMedia("print").addEventListener("change", ({ matches }) => (matches ? unfold() : fold()));
   }
 
-  listen();
-  drawAll();
+  listen(frame.start(draw));
 })();
