@@ -147,5 +147,6 @@ def render(page: Page) -> str:
         scatter=scatter_places(charts),
         samples=shortened(page.samples),
         num_shown=SHOWN_RESPONSES,
+        seeds=sorted({curve.seed for arm in page.arms for curve in arm.curves}),
         places={arm.label: place for place, arm in enumerate(page.arms)},
     )

@@ -230,7 +230,7 @@ def _arm_data(lines: Lines, pool: _Pool) -> dict[str, Any]:
         "high": rounded(lines.mean + lines.half_width) if has_band else None,
         "seeds": lines.num_runs,
         "runs": [
-            {"name": one_line(run.name), "x": pool.add(run.x), "y": y}
+            {"name": one_line(run.name), "seed": run.seed, "x": pool.add(run.x), "y": y}
             for run, y in zip(lines.runs, values, strict=True)
         ],
     }

@@ -36,6 +36,7 @@ class Line:
     """One run in one chart."""
 
     name: str
+    seed: int
     x: Mapping[str, np.ndarray]
     y: np.ndarray
     """[P], nan where nothing was measured."""
@@ -200,7 +201,7 @@ def _lines(
 ) -> Lines:
     """Args: table is [R, G]; mean_x holds [P] and run_x [R, P] per axis."""
     runs = [
-        Line(curve.run, {axis: values[row] for axis, values in run_x.items()}, y)
+        Line(curve.run, curve.seed, {axis: values[row] for axis, values in run_x.items()}, y)
         for row, (curve, y) in enumerate(zip(arm.curves, binned(table, run_points), strict=True))
         if np.isfinite(y).any()
     ]

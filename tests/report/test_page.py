@@ -432,6 +432,9 @@ def test_arms_and_seeds_toggle_on_all_charts(opened):
     act(page, lambda: page.get_by_label("each seed").check())
     assert visible("seeds") == [[True, False, True]] * 3
     assert traces(page, 0, "seeds")[0]["y"].count(None) == 3  # A gap after each of three runs.
+    act(page, lambda: page.locator("[data-seed='1']").uncheck())
+    assert traces(page, 0, "seeds")[0]["y"].count(None) == 2
+    act(page, lambda: page.locator("[data-seed='1']").check())
     act(page, lambda: page.get_by_role("checkbox", name="grpo").check())
     assert visible("mean") == [[True] * 3] * 3
 

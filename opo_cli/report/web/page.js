@@ -4,7 +4,7 @@
 (() => {
   const { literal, isNumber, shown, outline, faded } = frame;
   const data = JSON.parse(document.getElementById("data").textContent);
-  const state = { axis: "step", seeds: false, smooth: 1, off: new Set(), theme: null };
+  const state = { axis: "step", seeds: false, smooth: 1, off: new Set(), without: new Set(), theme: null };
   const UNIFIED = 6; // Arms: with more of them, one box with all values would hide the chart.
   const FEW = 16; // Points: so few are marked one by one.
   const BAND = 0.17 * Math.min(1, 4 / data.arms.length); // Bands of many arms lie over each other.
@@ -61,7 +61,7 @@
       const told = (run, i, y) =>
         `${literal(run.name)}<br>${state.axis} ${shown(xOf(run)[i])}: <b>${shown(y)}</b>`;
       thin.push({ ...common, meta: { place, kind: "seeds" }, visible: visible && state.seeds,
-        ...joined(lines.runs, xOf, (run) => smoothed(run.y), told), mode: "lines",
+        ...joined(lines.runs.filter((run) => !state.without.has(run.seed)), xOf, (run) => smoothed(run.y), told), mode: "lines",
         line: { width: 1, color: faded(colour, 0.55), dash: arm.dash }, hoverinfo: "text" });
       const text = mean.map((value, i) => {
         const band = low && isNumber(low[i]) ? ` [${shown(low[i])}, ${shown(high[i])}]` : "";
@@ -134,7 +134,12 @@
     panel.addEventListener("change", ({ target }) => {
       if (target.dataset.arm !== undefined) {
         state.off[target.checked ? "delete" : "add"](Number(target.dataset.arm));
-      } else if (target.id === "seeds") state.seeds = target.checked;
+      } else if (target.dataset.seed !== undefined) {
+        state.without[target.checked ? "delete" : "add"](Number(target.dataset.seed));
+      } else if (target.id === "seeds") {
+        state.seeds = target.checked;
+        for (const row of panel.querySelectorAll(".seeds")) row.hidden = !target.checked;
+      }
       else if (target.name === "axis") state.axis = target.value;
       else if (target.name === "smooth") state.smooth = Number(target.value);
       drawAll();
