@@ -18,6 +18,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+BudgetUnit = Literal["steps", "samples", "gradient-steps", "tokens"]
+"""Keys of `metrics.BUDGETS`."""
 
 
 class Section(BaseModel):
@@ -119,12 +121,14 @@ class Data(Section):
     """Problems that share so many words in a row overlap (GPT-3's 13); shorter ones when equal."""
     drop_overlap: bool = False
     """Leave overlapping problems out; else they are reported."""
+    task: Literal["chains", "search"] = "chains"
+    """The embedded task: running totals, or which two terms make a total."""
     num_problems: Count = 4096
     """Distinct training problems (embedded task)."""
     min_terms: Annotated[int, Field(ge=2)] = 2
-    """Terms of the shortest training chain (embedded task)."""
+    """Terms of the shortest training problem (embedded task)."""
     max_terms: Annotated[int, Field(ge=2, le=12)] = 7
-    """Terms of the longest training chain (embedded task)."""
+    """Terms of the longest training problem (embedded task)."""
     template: str = "auto"
     """Prompt template: a row of `opo list templates`, or a file that holds {question}; auto: that
     of the embedded task for its problems, else the tokenizer's chat template, else boxed."""
@@ -146,24 +150,25 @@ class Style(Section):
     share: Share = 0.0
     """Share of the solutions in this style; the four shares add to 1."""
     error_rate: Share = 0.0
-    """Chance of a wrong running total, per step (direct: per answer)."""
+    """Chance of a wrong total, per step or trial (direct: per answer)."""
     fix_rate: Share = 0.0
     """Chance that a wrong total is noticed and put right (checked)."""
     no_answer_rate: Share = 0.0
     """Chance that the solution ends without a box (ramble)."""
     repeats: tuple[Count, ...] = (1,)
-    """How many times the chain is written out, drawn evenly (ramble)."""
+    """How many times the chain is written out (chains, ramble), or trials before the guess (search,
+    direct); drawn evenly."""
 
 
 class Styles(Section):
     direct: Style = Style()
-    """The box alone."""
+    """The box alone; search: after a few trials."""
     worked: Style = Style()
-    """One line per step, then the box."""
+    """One line per step, then the box; search: each pair is tried once at most."""
     checked: Style = Style()
     """As worked, with each line checked."""
     ramble: Style = Style()
-    """The whole chain, perhaps again and again."""
+    """The whole chain, perhaps again and again; search: pairs are tried again and again."""
 
     @model_validator(mode="after")
     def _shares_add_to_one(self):
@@ -343,7 +348,7 @@ class Train(Section):
     """Rollout batches."""
     budget: Annotated[int, Field(ge=0)] = 0
     """Ends the run instead, after the step that reaches it; 0: train.steps ends it."""
-    budget_unit: Literal["steps", "samples", "gradient-steps", "tokens"] = "steps"
+    budget_unit: BudgetUnit = "steps"
     """Of the budget: rollout batches, responses sampled, optimizer steps, or response tokens
     sampled."""
     microbatch_tokens: Count = 2048
@@ -427,6 +432,10 @@ class Checkpoint(Section):
     """Steps between checkpoints."""
     keep: Count = 1
     """Checkpoints kept; the newest."""
+    snapshot_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between snapshots, weights that stay when the run is finished; 0: none."""
+    snapshot_moments: bool = False
+    """Keep the optimizer's second moments with them, for `opo lab --along --precondition adam`."""
 
 
 class Certificate(Section):
@@ -467,7 +476,7 @@ class Compare(Section):
     """Rows of `opo list algorithms`."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     """Training seeds of each."""
-    match: Literal["steps", "samples", "gradient-steps", "tokens"] = "steps"
+    match: BudgetUnit = "steps"
     """The budget that all algorithms share; see train.budget_unit."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """The smallest difference in accuracy that matters: what verdicts are about."""

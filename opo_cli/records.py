@@ -3,7 +3,8 @@ half of one.
 
 A run folder: `config.json`, `environment.json`, `steps.jsonl` (a line per step), `rollouts/` (the
 ledger), `evals.jsonl` (a line per benchmark and evaluation), `samples/` (the responses behind it),
-`certificate.json`, `checkpoints/`, and `model/` once training is finished.
+`certificate.json`, `checkpoints/`, `snapshots/` where they are asked for, and `model/` once
+training is finished.
 """
 
 from __future__ import annotations
@@ -132,14 +133,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
+    lines = path.read_bytes().split(b"\n")
     records = []
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
             records.append(json.loads(line))
-        except ValueError:
+        except ValueError:  # Not JSON, or not UTF-8.
             if number == len(lines):
                 break
             raise OpoError(
@@ -242,6 +243,10 @@ class RunFolder:
         """Folder of what the policy after `step` steps was evaluated on."""
         return self.path / "samples" / f"step-{step:06d}"
 
+    def snapshot(self, step: int) -> Path:
+        """Folder of the policy after `step` steps, where it is kept."""
+        return self.path / "snapshots" / f"step-{step:06d}"
+
     @property
     def exists(self) -> bool:
         return all((self.path / name).is_file() for name in ("config.json", "environment.json"))
@@ -298,12 +303,13 @@ class RunFolder:
         write_text(self.path / "evals.jsonl", _lines(records))
 
     def keep_steps(self, count: int) -> None:
-        """Cuts logs, ledger and samples back to the first `count` steps, where a checkpoint
-        stands."""
+        """Cuts logs, ledger, samples and snapshots back to the first `count` steps, where a
+        checkpoint stands."""
         self.ledger.cut(count)
-        for folder in self.samples(0).parent.glob("step-*"):
-            if folder.name > self.samples(count).name:
-                shutil.rmtree(folder)
+        for last in (self.samples(count), self.snapshot(count)):
+            for folder in last.parent.glob("step-*"):
+                if folder.name > last.name:
+                    shutil.rmtree(folder)
         evals = self.evals()
         if any(record["step"] > count for record in evals):
             self.write_evals(record for record in evals if record["step"] <= count)

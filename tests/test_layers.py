@@ -30,6 +30,7 @@ LAYERS = {
     "rollout": 4,
     "evaluate": 5,
     "train": 6,
+    "lab": 6,
     "cli": 7,
 }
 TOP = ("__init__", "__main__")

@@ -55,7 +55,7 @@ def command(
         int | None, typer.Option(help="So much of it; else what the preset's steps take.")
     ] = None,
     sweep: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="SECTION.KEY=A,B", help="Each algorithm at its own best, by validation."
         ),
@@ -111,13 +111,16 @@ def command(
             "leave them out, or give a preset instead of runs",
         )
     check_share(margin, "--margin")
+    check_target(out, is_folder=True)
+    check_target(html, is_folder=False)
+    check_target(figures, is_folder=True)
     failed: list[Cell] = []
     defaults = Compare()
     if preset:
         prepare_process()
         from opo_cli.train.cells import parse_sweep, plan_matrix
 
-        swept = None if sweep is None else parse_sweep(sweep)
+        swept = parse_sweep(_only(sweep)) if sweep else None
         cells = plan_matrix(
             preset,
             _algorithms(algorithms),
@@ -129,7 +132,7 @@ def command(
         )
         defaults = cells[0].config.compare
         _check_questions(cells, measure, against)
-        failed = _train(cells, jobs, only_plan=dry_run)
+        failed = _train(cells, jobs, format if dry_run else None)
         if dry_run:
             return
         folders = [cell.folder for cell in cells if cell.folder.is_finished]
@@ -178,9 +181,46 @@ def check_share(value: float | None, option: str) -> None:
         raise OpoError(f"{option} {value:g} is not between 0 and 1", f"for example: {option} 0.02")
 
 
-def _train(cells: list[Cell], jobs: int | None, *, only_plan: bool) -> list[Cell]:
-    """Shows the plan and does what is missing; returns the cells that failed."""
-    from opo_cli.console import err
+def _only(sweeps: list[str]) -> str:
+    from opo_cli.errors import OpoError
+
+    if len(sweeps) > 1:
+        raise OpoError(
+            f"--sweep {sweeps[0]} --sweep {sweeps[1]}: one setting is swept at a time",
+            "the others by --set, or in comparisons of their own",
+        )
+    return sweeps[0]
+
+
+def check_target(path: str | None, *, is_folder: bool) -> None:
+    """Before hours of work are spent on what cannot be written.
+
+    Raises:
+        OpoError: a folder stands where a file should be, or the reverse, or nothing may be written
+            there.
+    """
+    import os
+
+    from opo_cli.errors import OpoError
+
+    if path is None:
+        return
+    target = Path(path)
+    if target.exists() and target.is_dir() != is_folder:
+        is_one, hint = ("a folder", "name a file in it") if target.is_dir() else ("a file", "")
+        raise OpoError(f"'{path}' is {is_one}", hint or "name a folder")
+    nearest = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
+    if not os.access(nearest, os.W_OK) or (nearest != target and not nearest.is_dir()):
+        raise OpoError(f"'{path}' cannot be written", "name another place")
+
+
+def _train(cells: list[Cell], jobs: int | None, plan: Format | None) -> list[Cell]:
+    """Shows the plan and does what is missing; returns the cells that failed.
+
+    Args:
+        plan: how the plan is printed, where it alone is asked for.
+    """
+    from opo_cli.console import err, out
     from opo_cli.model.device import check_gpus, warn_gpus
     from opo_cli.report.tables import print_tables
     from opo_cli.train.duration import plan_table
@@ -189,10 +229,13 @@ def _train(cells: list[Cell], jobs: int | None, *, only_plan: bool) -> list[Cell
     missing = [cell for cell in cells if not cell.folder.is_finished]
     count = num_jobs(missing[0].config, jobs) if missing else 1
     if missing:
-        (warn_gpus if only_plan else check_gpus)(missing[0].config)
-    if missing or only_plan:
+        (warn_gpus if plan else check_gpus)(missing[0].config)
+    if plan:
+        print_tables(out, [plan_table(cells, count)], plan)
+        return []
+    if missing:
         print_tables(err, [plan_table(cells, count)], "rich")
-    return [] if only_plan else run_matrix(cells, count)
+    return run_matrix(cells, count)
 
 
 def _check_questions(cells: list[Cell], measure: str, against: str | None) -> None:

@@ -15,11 +15,12 @@ from pathlib import Path
 from opo_cli.choose import choose
 from opo_cli.config import Columns, Eval
 from opo_cli.console import progress
-from opo_cli.data import tiny
+from opo_cli.data.embedded import PROBLEMS_PER_TIER, Task, Terms
 from opo_cli.data.files import READERS, read_file
 from opo_cli.data.hub import HubSet, fetch
 from opo_cli.data.rows import every_problem
 from opo_cli.data.store import Kept, kept_folder, load_or_make, problem_set
+from opo_cli.data.tasks import TASKS, embedded_problems
 from opo_cli.errors import OpoError
 from opo_cli.records import cache_folder
 from opo_cli.types import ProblemSet
@@ -36,10 +37,20 @@ class Benchmark(HubSet):
     is_embedded: bool = False
 
 
-def _tier(terms: tuple[int, int], note: str = "held out") -> Benchmark:
+def _tiers(task: Task) -> dict[str, Benchmark]:
+    *inside, beyond = task.tiers
+    return {
+        **{name: _tier(task, task.tiers[name], "held out") for name in inside},
+        beyond: _tier(task, task.tiers[beyond], "longer than what the presets train on"),
+        task.validation: _tier(task, task.validation_terms, "held out, to choose settings by"),
+    }
+
+
+def _tier(task: Task, terms: Terms, note: str) -> Benchmark:
+    described = "-".join(map(str, dict.fromkeys(terms)))
     return Benchmark(
-        description=f"running totals of {terms[0]}-{terms[1]} terms, {note}",
-        num_problems=tiny.PROBLEMS_PER_TIER,
+        description=f"{task.description.format(terms=described)}, {note}",
+        num_problems=PROBLEMS_PER_TIER,
         num_samples=8,  # 100 problems, and samples of the tiny model cost next to nothing.
         max_new_tokens=96,  # What its warm start has seen.
         is_embedded=True,
@@ -127,9 +138,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         licence="see the data set's card",
         citation="He et al. 2024, arXiv:2402.14008",
     ),
-    **{name: _tier(terms) for name, terms in tiny.TIERS.items() if name != "tiny-ood"},
-    "tiny-ood": _tier(tiny.TIERS["tiny-ood"], "longer than what the presets train on"),
-    tiny.VALIDATION: _tier(tiny.VALIDATION_TERMS, "held out, to choose settings by"),
+    **{name: row for task in TASKS.values() for name, row in _tiers(task).items()},
 }
 
 
@@ -195,8 +204,7 @@ def load_benchmark(name: str, columns: Columns) -> ProblemSet:
     """
     row, title = benchmark_row(name), benchmark_title(name)
     if row.is_embedded:
-        found = tiny.tier_problems(name) if name in tiny.TIERS else tiny.validation_problems()
-        return problem_set(title, found, source="embedded")
+        return problem_set(title, embedded_problems(name), source="embedded")
     if row.hub:
         return kept_benchmark(name).problems
     found = every_problem(read_file(Path(name)), columns, "guess", title)

@@ -40,7 +40,7 @@ Item = TypeVar("Item")
 
 # First word of each random stream's key: equal (seed, step) must not make equal streams.
 PROMPT_STREAM, MINIBATCH_STREAM, SAMPLING_STREAM, EVALUATION_STREAM = 1, 2, 3, 4
-REPLACEMENT_STREAM, PROBE_STREAM = 5, 6
+REPLACEMENT_STREAM, PROBE_STREAM, LAB_STREAM = 5, 6, 7
 
 
 def items_of_step(items: Sequence[Item], seed: int, step: int, count: int) -> list[Item]:

@@ -13,7 +13,6 @@ from typing import Any
 from opo_cli.choose import did_you_mean
 from opo_cli.config import Columns, Config, Data
 from opo_cli.console import progress, warn
-from opo_cli.data import tiny
 from opo_cli.data.audit import Overlap, audit
 from opo_cli.data.benchmarks import benchmark_row, check_names, load_benchmark
 from opo_cli.data.datasets import DATASETS
@@ -22,11 +21,13 @@ from opo_cli.data.hub import HubSet, check_hub_id, fetch
 from opo_cli.data.rows import Counts, decode, distinct_problems, find_columns
 from opo_cli.data.sources import save_problems
 from opo_cli.data.store import file_sha256, kept_folder, load_or_make, problem_set
+from opo_cli.data.tasks import TASKS
 from opo_cli.errors import OpoError
 from opo_cli.records import cache_folder, digest, make_folder, source_digest, write_json
 from opo_cli.types import Problem, ProblemSet
 
-MAKERS = ("tiny", "sources", "decode", "files", "rows", "audit", "training")
+EMBEDDED = ("embedded", "tasks", "tiny", "search")
+MAKERS = (*EMBEDDED, "sources", "decode", "files", "rows", "audit", "training")
 SOURCES = ("types.py", *(f"data/{name}.py" for name in MAKERS))
 NOT_SHAPING = {"template", "answer_format", "max_prompt_tokens"}  # Applied when a run starts.
 
@@ -146,8 +147,9 @@ def load_training(data: Data) -> tuple[ProblemSet, Counts]:
         OpoError: no such source, or it cannot be had or read.
     """
     if not data.source:
-        problems = tiny.training_problems(data)
-        return problem_set("tiny-train", problems, source="embedded"), _all_used(problems)
+        task = TASKS[data.task]
+        problems = task.training_problems(data)
+        return problem_set(task.training, problems, source="embedded"), _all_used(problems)
     found, counts = _from_file(data) if _is_file(data.source) else _from_hub(data)
     if data.limit and len(found.problems) > data.limit:
         first = found.problems[: data.limit]

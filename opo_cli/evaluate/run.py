@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from opo_cli.config import Config
+from opo_cli.console import Update
 from opo_cli.data.benchmarks import Benchmark, benchmark_row, load_benchmark
 from opo_cli.data.prompts import Template, make_prompts, resolve_template
 from opo_cli.data.sources import EVALUATION_STREAM
@@ -33,7 +34,17 @@ CODE = ("evaluate", "grading", "rollout", "data", "model", "types.py", "rl/objec
 """Sources that shape a sample: with other code, other files."""
 
 Report = Callable[[str, int, int], None]
-"""Called with (benchmark, responses so far, responses in all)."""
+"""Called with (benchmark, responses so far, responses in all); at the end of each with all."""
+
+
+def over_all(update: Update) -> Report:
+    """To a bar whose unit is one benchmark; they come in whatever order."""
+    places: dict[str, int] = {}
+
+    def report(benchmark: str, done: int, total: int) -> None:
+        update(places.setdefault(benchmark, len(places)) + done / total, benchmark)
+
+    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +135,8 @@ class Evaluator:
             for part in self._missing(job, done, report):
                 file.add(part)
                 done |= {each.id: each for each in part}
+        count = len(job.prompts) * job.sampling.num_responses
+        report(job.benchmark, count, count)
         return {
             "benchmark": job.benchmark,
             **summarise(

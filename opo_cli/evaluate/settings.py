@@ -119,7 +119,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     """
     import torch
 
-    from opo_cli.evaluate.run import Evaluator, check_requests
+    from opo_cli.evaluate.run import Evaluator, check_requests, over_all
     from opo_cli.grading.pool import Grader
     from opo_cli.model.folder import policy_id
     from opo_cli.model.policy import choose_device, load_policy
@@ -151,7 +151,6 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
         lambda: engine_settings(config, is_training=False),
     )
     names = list(config.eval.benchmarks)
-    titles = list(map(benchmark_title, names))
     initial_id = folder.environment().get("initial_policy_id") if folder else None
     identity = [policy_id(path), None if initial is None else initial_id]
     with (
@@ -171,7 +170,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
             names,
             cache_folder() / "evals",
             identity,
-            lambda title, done, total: update(titles.index(title) + done / total, title),
+            over_all(update),
         )
     for record in records:
         note(f"{record['benchmark']}: responses and grades in {record['samples_file']}")

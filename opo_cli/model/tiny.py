@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opo_cli.data.embedded import CHARACTERS, WORDS
 from opo_cli.data.prompts import CHATML, STEP_BY_STEP
-from opo_cli.data.tiny import CHARACTERS, WORDS
 from opo_cli.errors import OpoError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def build_tokenizer(name: str = "task"):
 
 
 def _of_task():
-    """One token per word of the task, else per character; characters of no use to it are dropped.
+    """One token per word of the embedded tasks, else per character; others are dropped.
     No spare ids: an undertrained model would sample them."""
     from tokenizers import AddedToken
     from transformers import Qwen2Tokenizer

@@ -29,9 +29,11 @@ from opo_cli.report.shared import (
     budget_line,
     check_comparable,
     checkpoint_rule,
+    chosen_steps,
     common_benchmarks,
     differing_settings,
     not_shared,
+    obstacles,
 )
 from opo_cli.report.sweep import Swept, read_sweep
 from opo_cli.report.tables import Report, Table, number
@@ -126,10 +128,18 @@ def compare(folders: Sequence[RunFolder], options: Options) -> Comparison:
 def report(comparison: Comparison) -> Report:
     """Tables for people, records for programs."""
     sentences = [contrast.sentence for contrast in comparison.contrasts.overall]
+    if len(comparison.chosen) == 1:
+        sentences = ["no verdict: it takes two arms"]
     return Report(
         tables=comparison.tables,
         records=records_of(comparison),
-        opening=[*sentences, "", *facts_lines(comparison), *not_shared(comparison.arms)],
+        opening=[
+            *warnings_of(comparison),
+            *sentences,
+            "",
+            *facts_lines(comparison),
+            *not_shared(comparison.arms),
+        ],
         drawing=_curve_lines(comparison),
         closing=honesty(comparison),
     )
@@ -198,7 +208,7 @@ def _needed(verdict: Verdict) -> str:
 def _verdict_note(contrasts: Contrasts) -> str:
     every = [*contrasts.overall, *contrasts.each]
     least = min((c.permutation.least for c in every if c.permutation), default=None)
-    families = f"{len(contrasts.overall)} pairs"
+    families = f"{len(contrasts.overall)} pair{'s' * (len(contrasts.overall) > 1)}"
     if contrasts.each is not contrasts.overall:
         families += f" and over {len(contrasts.each)} pairs x benchmarks"
     floor = f", at least {least:.2g} with so few" if least and least > MOST_FLOOR else ""
@@ -215,11 +225,12 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     """(name, value) of what the verdicts rest on, fixed before anyone looked."""
     options, arms = comparison.options, comparison.arms
     rules = list(dict.fromkeys(checkpoint_rule(run) for arm in arms for run in arm.runs))
+    chosen = chosen_steps(arms)
     seeds = sorted({len(arm.runs) for arm in arms})
     measure = "avg@n" if options.measure == "avg" else options.measure
     return [
         ("verdicts on", f"{measure}, margin {options.margin:g}, level .05 in each family"),
-        ("checkpoint", "; ".join(rules)),
+        ("checkpoint", "; ".join([*rules, *([f"steps {chosen}"] if chosen else [])])),
         ("budget", budget_line(arms, options.match).removeprefix("budget: ")),
         ("seeds", " or ".join(map(str, seeds)) + " per arm"),
         ("benchmarks", ", ".join(common_benchmarks(arms)) or "none"),
@@ -276,8 +287,23 @@ def _curve_lines(comparison: Comparison) -> list[str]:
 # --- what the numbers can carry -----------------------------------------------------------------
 
 
+def warnings_of(comparison: Comparison) -> list[str]:
+    """What must be known before a verdict is read."""
+    options, lines = comparison.options, []
+    if options.missing:
+        lines.append(
+            f"missing, as they failed or are not finished: {', '.join(options.missing)}; what "
+            "follows is without them"
+        )
+    if options.allow_incomparable:
+        asked = None if options.is_planned else options.match
+        found = obstacles(comparison.arms, asked)
+        lines += [f"these runs do not compare: {'; '.join(found)}"] if found else []
+    return lines
+
+
 def honesty(comparison: Comparison) -> list[str]:
-    options, arms, contrasts = comparison.options, comparison.arms, comparison.contrasts
+    arms, contrasts = comparison.arms, comparison.contrasts
     single = [arm.label for arm in arms if len(arm.runs) == 1]
     lines = []
     if len(single) < len(arms):
@@ -290,17 +316,16 @@ def honesty(comparison: Comparison) -> list[str]:
         lines.append(
             f"one seed of {names}: no between-seed estimate exists; a difference may be the seed's"
         )
-    if options.missing:
-        lines.append(
-            f"{len(options.missing)} planned runs failed and are in no table: "
-            f"{', '.join(options.missing)}"
-        )
     if len(comparison.chosen) > 1 and benchmarks_of(arms) and not contrasts.overall:
         lines.append("no verdicts: no benchmark is left to give them on")
     if any(contrast.verdict.num_more_seeds for contrast in contrasts.overall):
         lines.append(
             "the level is that of one look: adding the seeds advised and looking again errs more "
             "often, seeds chosen beforehand do not"
+        )
+    if any(c.difference.num_seeds == 2 for c in contrasts.overall):
+        lines.append(
+            "two seeds: a spread from two values is a guess; take verdicts on them for a hint"
         )
     lines += contrasts.notes
     if comparison.sweep:

@@ -12,7 +12,7 @@ from opo_cli.errors import OpoError
 from opo_cli.metrics import METRICS
 from opo_cli.records import RunFolder
 from opo_cli.report import page as web
-from opo_cli.report.compare import PAGE_METRICS, Comparison, facts, honesty
+from opo_cli.report.compare import PAGE_METRICS, Comparison, facts, honesty, warnings_of
 from opo_cli.report.compare_tables import certificate_table, config_table, environment_table
 from opo_cli.report.contrasts import Contrast
 from opo_cli.report.runs import Arm, Run
@@ -51,7 +51,7 @@ def page_of(comparison: Comparison, command: str) -> web.Page:
         ],
         gaps=[_gap(contrast) for contrast in _shown(comparison)],
         margin=comparison.options.margin,
-        warnings=[*not_shared(arms), *honesty(comparison)],
+        warnings=[*warnings_of(comparison), *not_shared(arms), *honesty(comparison)],
         tables=comparison.tables,
         appendix=[
             config_table(differing_settings(arms), arms),

@@ -130,6 +130,7 @@ def _of_contrast(contrast: Contrast, comparison: Comparison, value: str) -> dict
         "improvement_low_95": contrast.improvement.low,
         "improvement_high_95": contrast.improvement.high,
         "verdict": verdict.word,
+        "sentence": contrast.sentence,
         "num_more_seeds": verdict.num_more_seeds,
         "num_problems_needed": verdict.num_problems_needed,
         "margin": comparison.options.margin,

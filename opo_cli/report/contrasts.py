@@ -120,7 +120,7 @@ def _notes(pairs: Sequence[Pair], arms: Sequence[Arm], benchmarks: Sequence[str]
     num_unpaired = sum(not _is_paired(pair) for pair in pairs)
     if num_unpaired:
         notes.append(
-            f"the arms of {num_unpaired} of {len(pairs)} pairs have other seeds: their seeds are "
+            f"pairs whose arms have other seeds: {num_unpaired} of {len(pairs)}; their seeds are "
             "compared as independent samples, their problems in pairs"
         )
     paired = [pair for pair in pairs if _is_paired(pair)]

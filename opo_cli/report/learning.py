@@ -45,6 +45,8 @@ class Learning:
 
     threshold: float | None
     """Of the reward; None where there is none."""
+    is_default: bool
+    """Nobody asked for this threshold: see `default_threshold`."""
     window: int
     """Steps whose mean reward has to reach it."""
     arms: Sequence[Learned]
@@ -95,9 +97,12 @@ def learning_of(arms: Sequence[Arm], threshold: float | None) -> Learning:
     """`threshold`: None: see `default_threshold`."""
     shortest = min(len(run.steps) for arm in arms for run in arm.runs)
     window = max(1, min(WINDOW, shortest))
-    threshold = default_threshold(arms, window) if threshold is None else threshold
+    is_default = threshold is None
+    threshold = default_threshold(arms, window) if is_default else threshold
     benchmarks = common_benchmarks(arms)
-    return Learning(threshold, window, [_learned(a, benchmarks, threshold, window) for a in arms])
+    return Learning(
+        threshold, is_default, window, [_learned(a, benchmarks, threshold, window) for a in arms]
+    )
 
 
 def score_table(learning: Learning) -> Table:
@@ -148,6 +153,8 @@ def speed_table(learning: Learning) -> Table:
         f"mean reward of {learning.window} step{'s' * (learning.window > 1)} is {level}, of the "
         "runs that get there, without evaluation"
     )
+    if learning.is_default and threshold is not None:
+        note += f"; {level} is nine tenths of the rise of the arm that ends lowest"
     return Table("speed of learning", head, rows, note)
 
 
@@ -189,6 +196,7 @@ def learning_records(learning: Learning) -> list[dict[str, Any]]:
                 "half_width_95": estimate.half_width,
                 "sd_between_seeds": estimate.sd,
                 "num_seeds": estimate.num_seeds,
+                "num_runs": each.num_runs,
                 **({"threshold": learning.threshold} if "threshold" in name else {}),
             }
             for name, estimate in named.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -158,13 +158,27 @@ def read_run(folder: RunFolder, metrics: Sequence[str]) -> Run:
         raise OpoError(
             f"run '{folder.path}' is not finished", f"opo train --resume --out {folder.path}"
         )
-    return Run(
+    run = Run(
         path=folder.path,
         config=completed(folder.config()),
         environment=folder.environment(),
         steps=read_steps(folder.path / "steps.jsonl", metrics),
         evals=folder.evals(),
     )
+    _check_whole(run)
+    return run
+
+
+def _check_whole(run: Run) -> None:
+    """Raises OpoError where the log lacks steps of a run that is finished."""
+    train, found = run.config["train"], len(run.steps)
+    expected = 0 if train["budget"] else train["steps"]
+    if found < max(1, expected) or (found and run.steps["step"][-1] != found):
+        raise OpoError(
+            f"{run.path}/steps.jsonl is damaged: {found} steps"
+            + (f" of {expected}" if expected else ""),
+            "restore it, or leave the run out",
+        )
 
 
 def read_steps(path: Path, metrics: Sequence[str]) -> Steps:
@@ -186,7 +200,7 @@ def read_steps(path: Path, metrics: Sequence[str]) -> Steps:
             json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
     except (pa.ArrowException, OSError):
-        return _steps_of(read_lines(path), names)  # Slower; it names the damaged line.
+        return _steps_of(path, names)  # Slower; it names the damaged line.
     # By DLPack: pyarrow's own to_numpy imports pandas, half a second.
     columns = {
         name: np.from_dlpack(table[name].combine_chunks().fill_null(math.nan)) for name in names
@@ -204,11 +218,18 @@ def _certificate(reasons: Any) -> Certificate:
     return Certificate(num_steps=len(reasons), num_exact=num_exact, reasons=counted)
 
 
-def _steps_of(records: Sequence[Record], names: Iterable[str]) -> Steps:
-    columns = {
-        name: np.array([np.nan if (v := r.get(name)) is None else v for r in records], float)
-        for name in names
-    }
+def _steps_of(path: Path, names: Sequence[str]) -> Steps:
+    """Raises OpoError where a value is no number."""
+    records = read_lines(path)
+    columns = {name: np.full(len(records), math.nan) for name in names}
+    for place, record in enumerate(records):
+        for name in names:
+            value = record.get(name)
+            if value is not None and not isinstance(value, int | float):
+                raise OpoError(
+                    f"{path}:{place + 1}: {name} is {value!r}, no number", "remove the damaged line"
+                )
+            columns[name][place] = math.nan if value is None else value
     return Steps(columns, certificate_of(records))
 
 

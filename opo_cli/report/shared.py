@@ -102,9 +102,13 @@ def _line(key: str, arms: Sequence[Arm], values: Sequence[Any]) -> str:
 def obstacles(arms: Sequence[Arm], match: str | None) -> list[str]:
     """Why these arms must not be held against each other; empty where they may."""
     found = [f"{key} of the evaluations differs" for key in _evaluations(arms) if key != "engine"]
+    runs = [run for arm in arms for run in arm.runs]
+    silent = [str(run.path) for run in runs if not run.final]
+    if silent and benchmarks_of(arms):
+        found.append(f"'{silent[0]}' has no evaluation of its final policy")
     if len({run.initial_policy_id for arm in arms for run in arm.runs}) > 1:
         found.append("they started from different policies")
-    if benchmarks_of(arms) and not common_benchmarks(arms):
+    if not silent and benchmarks_of(arms) and not common_benchmarks(arms):
         found.append("no benchmark is common to all of them")
     if match is not None and not are_equal(arms, match):
         found.append(f"they used different numbers of {match.replace('-', ' ')}")
@@ -151,10 +155,12 @@ def equal_budgets(arms: Sequence[Arm]) -> list[str]:
 def budget_line(arms: Sequence[Arm], match: str | None) -> str:
     """Which budgets are equal, and how much of the others each arm used."""
     equal = equal_budgets(arms)
-    same = ", ".join(f"{unit.replace('-', ' ')} ({_range(arms, unit)})" for unit in equal)
+    same = ", ".join(f"{unit.replace('-', ' ')} ({_equal_amount(arms, unit)})" for unit in equal)
     rest = [u for u in BUDGETS if u not in equal]
     others = "; ".join(f"{u.replace('-', ' ')} {_amount(arms, u)}" for u in rest)
-    asked = f"matched by {match.replace('-', ' ')}; " if match else ""
+    asked = f"matched by {match.replace('-', ' ')}; " if match in equal else ""
+    if match and match not in equal:
+        asked = f"NOT equal in {match.replace('-', ' ')}, as was asked; "
     return f"budget: {asked}equal {same or 'in nothing'}" + (
         f"; not equal: {others}" if others else ""
     )
@@ -173,6 +179,11 @@ def _range(arms: Sequence[Arm], unit: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def _equal_amount(arms: Sequence[Arm], unit: str) -> str:
+    amount = _range(arms, unit)
+    return amount if " to " not in amount else f"{amount}, within a step"
+
+
 def checkpoint_rule(run: Run) -> str:
     """Which weights of a run are compared; fixed by its config before it started."""
     settings: Mapping[str, Any] = run.config["eval"]
@@ -180,3 +191,13 @@ def checkpoint_rule(run: Run) -> str:
         return "last"
     names = ", ".join(settings["validation"])
     return f"best on {names}, evaluated every {settings['every']} steps"
+
+
+def chosen_steps(arms: Sequence[Arm]) -> str:
+    """The steps whose weights are compared, where a rule chose them; else empty."""
+    found = []
+    for arm in arms:
+        if arm.runs[0].config["eval"].get("checkpoint", "last") != "last":
+            steps = [str(r["step"]) for run in arm.runs for r in [*run.final.values()][:1]]
+            found.append(f"{arm.label} {'/'.join(steps)}")
+    return ", ".join(found)

@@ -335,6 +335,10 @@ def interquartile_mean(scores: np.ndarray) -> Bootstrap:
     end, so that of fewer than four values none does. A resample draws runs, each with all its
     benchmarks: one run's results are not independent, and no benchmark is ever missing.
 
+    Of 3 runs on one benchmark the 95 % interval holds the truth in .74 of cases (on four in .75),
+    of 5 in .90 (.83), of 10 in .93 (.89), of 20 in .94 (.93): 4,000 simulations each of normal runs
+    whose benchmarks share half of their variance.
+
     Args:
         scores: (S, B).
     """

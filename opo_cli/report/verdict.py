@@ -1,13 +1,14 @@
 """Verdicts: win, worse, tie, or how much more it takes to tell.
 
 Which level belongs to what: an interval is that of its own comparison (95 %); `win` and `worse` are
-decisions about the whole family shown together (Holm). So an interval may leave 0 out while the
+decisions about the whole family that is passed (Holm). So an interval may leave 0 out while the
 verdict is `cannot tell`; a win whose interval holds 0 does not happen. A `tie` is decided by the
 interval shown: of comparisons whose true difference is the margin or more, each taken by itself, up
 to about 2.5 % are called a tie. A significant difference that is surely within the margin is a tie.
 
-The level is that of one look. Whoever looks, adds the seeds advised and looks again errs more often
-(up to .08 of pairs in benchmarks/verdict_rates.py); seeds fixed beforehand do not.
+The level is that of one look at one family. Whoever looks, adds the seeds advised and looks again
+errs more often (up to .08 of pairs in benchmarks/verdict_rates.py); seeds fixed beforehand do not.
+Of several families shown together each has the level: see `verdicts`.
 """
 
 from __future__ import annotations
@@ -116,7 +117,12 @@ def _rounded_up(count: int) -> int:
 def verdicts(
     differences: Sequence[Difference], margin: float, level: float = LEVEL
 ) -> list[Verdict]:
-    """A verdict on each of a family: every pair and benchmark that is shown together.
+    """A verdict on each of a family: the differences passed, and no others.
+
+    Whoever shows several families (pairs over all benchmarks; pairs x benchmarks; of a sweep both,
+    at each value) has a false win in any of them more often than in one: at most in the sum of
+    their levels. In either of the two for three arms on four benchmarks: in .00 to .10 of pages
+    (benchmarks/verdict_rates.py --pages).
 
     Args:
         margin: the smallest difference that matters; positive.
@@ -155,6 +161,7 @@ def plan(found: Difference, margin: float, level: float) -> tuple[int, int | Non
     between 0 and the margin: then the smallest number whose interval at `level` is narrower than
     the margin, and cannot hold both. Where no number of seeds up to `MOST_SEEDS` more would do, the
     problems that would; where endless problems would not, the number of seeds beyond `MOST_SEEDS`.
+    More than there are, of seeds or of problems.
 
     Args:
         found: with components.
@@ -165,19 +172,18 @@ def plan(found: Difference, margin: float, level: float) -> tuple[int, int | Non
     def is_enough(seeds: int, factor: float = 1) -> bool:
         return power(parts, seeds, factor, margin, level) >= POWER
 
-    def is_narrow(seeds: int) -> bool:
-        return 2 * half_width(parts, seeds, level) < margin
+    def is_narrow(seeds: int, factor: float = 1) -> bool:
+        return 2 * half_width(parts, seeds, factor, level) < margin
 
-    enough = _first(is_enough, 2, most)
-    if enough and enough <= present:
-        enough = _first(is_narrow, present + 1, most)
+    resolves = is_narrow if is_enough(present) else is_enough
+    enough = _first(resolves, present + 1, most)
     if enough:
         return enough, None
-    endless = _first(lambda seeds: is_enough(seeds, MOST_PROBLEMS), 2, most)
+    endless = _first(lambda seeds: resolves(seeds, MOST_PROBLEMS), 2, most)
     if endless is None:
         return most + 1, None
     seeds, problems = min(max(math.ceil(SPARE * endless), present), most), found.num_problems
-    wanted = _first(lambda n: is_enough(seeds, n / problems), problems, MOST_PROBLEMS * problems)
+    wanted = _first(lambda n: resolves(seeds, n / problems), problems + 1, MOST_PROBLEMS * problems)
     return seeds, wanted
 
 
@@ -212,9 +218,13 @@ def power(parts: Components, seeds: int, factor: float, margin: float, level: fl
     return float(1 - np.nan_to_num(missed).mean())  # nan near 0: ratios around 37 underflow.
 
 
-def half_width(parts: Components, seeds: int, level: float) -> float:
-    """Expected, with `seeds` per arm, of an interval that misses with chance `level`."""
-    variances, degrees = _expected(parts, parts.between, seeds, 1)
+def half_width(parts: Components, seeds: int, factor: float, level: float) -> float:
+    """Expected, with `seeds` per arm, of an interval that misses with chance `level`.
+
+    Args:
+        factor: times the present problems.
+    """
+    variances, degrees = _expected(parts, parts.between, seeds, factor)
     return float(quantile(level, variances, degrees) * math.sqrt(sum(variances)))
 
 

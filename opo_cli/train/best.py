@@ -33,11 +33,17 @@ def _path(folder: Path, step: int) -> Path:
     return folder / f"{PREFIX}{step:06d}.pt"
 
 
+def is_best_kept(folder: Path, records: Iterable[Mapping[str, Any]], step: int) -> bool:
+    """Whether a run that goes on behind `step` can still end with the best weights so far: they are
+    in `folder`, or those of `step` itself, which is evaluated again."""
+    best = best_step(records)
+    return best in (None, step) or _path(folder, best).exists()
+
+
 def save_best(folder: Path, policy, step: int) -> None:
     """Writes `folder/best-000020.pt`, and drops what was the best before."""
     target = _path(folder, step)
-    if not target.exists():
-        write_state(target, policy.state_dict())
+    write_state(target, policy.state_dict())  # What is there may be of a step that is made again.
     for old in folder.glob(f"{PREFIX}*.pt"):
         if old != target:
             old.unlink()

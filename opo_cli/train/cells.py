@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from opo_cli.config import Config
+from opo_cli.data.tasks import TASKS
 from opo_cli.errors import OpoError
 from opo_cli.metrics import BUDGETS
 from opo_cli.presets import check_key, parse_override, resolve
@@ -214,7 +215,7 @@ def _keys(tables: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _some_validation(config: Config) -> str:
-    return "FILE.jsonl" if config.data.source else "tiny-validation"
+    return "FILE.jsonl" if config.data.source else TASKS[config.data.task].validation
 
 
 def _amount(first: Config, unit: str, budget: int | None) -> int | None:

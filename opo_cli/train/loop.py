@@ -18,7 +18,7 @@ from opo_cli.data.benchmarks import benchmark_title, load_benchmark
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.errors import OpoError
-from opo_cli.evaluate.run import Evaluator, check_requests
+from opo_cli.evaluate.run import Evaluator, check_requests, over_all
 from opo_cli.grading.pool import Grader
 from opo_cli.model.device import training_device
 from opo_cli.model.folder import policy_id
@@ -31,7 +31,7 @@ from opo_cli.report.spending import Spending
 from opo_cli.rollout.engine import Engine, engine_settings
 from opo_cli.rollout.revival import start_engine
 from opo_cli.train.batch import ledger_columns
-from opo_cli.train.best import best_step, load_best, save_best
+from opo_cli.train.best import best_step, is_best_kept, load_best, save_best
 from opo_cli.train.budget import evaluation_bytes
 from opo_cli.train.check import worst_step
 from opo_cli.train.checkpoint import (
@@ -45,6 +45,7 @@ from opo_cli.train.interrupt import Interrupted, Interrupts
 from opo_cli.train.learner import Learner, make_reference, new_learner
 from opo_cli.train.outputs import start_run
 from opo_cli.train.plan import asked_engine, engine_of
+from opo_cli.train.snapshots import save_snapshot
 from opo_cli.train.step import StepResult, training_step
 from opo_cli.train.warmstart import prepare
 from opo_cli.types import GRADER_FAILURES, Prompt
@@ -66,7 +67,7 @@ class Trainer:
         policy, self.tokenizer = load_policy(
             self.model_path, self.device, Precision.of(config.model)
         )
-        prompts = self._training_prompts(problems)
+        prompts = training_prompts(config, problems, self.tokenizer)
         check_context(policy, prompts, config.rollout.max_new_tokens, "rollout")
         check_requests(config, policy, self.tokenizer)
         self.prompts = TrainingPrompts(prompts, config.seed)
@@ -103,31 +104,6 @@ class Trainer:
         evaluation = evaluation_bytes(self.config, shape, training_device(self.config))
         return self.learner.bytes_to_come + evaluation
 
-    def _training_prompts(self, problems: Path) -> list[Prompt]:
-        """Raises OpoError where every prompt is longer than `data.max_prompt_tokens`."""
-        data = self.config.data
-        template = resolve_template(
-            data.template,
-            self.tokenizer,
-            is_embedded=not data.source,
-            answer_format=data.answer_format,
-        )
-        prompts = make_prompts(load_problems(problems), template, self.tokenizer)
-        kept = [prompt for prompt in prompts if len(prompt.token_ids) <= data.max_prompt_tokens]
-        if not kept:
-            shortest = min(len(prompt.token_ids) for prompt in prompts)
-            raise OpoError(
-                f"data.max_prompt_tokens = {data.max_prompt_tokens}: the shortest of "
-                f"{len(prompts)} training prompts has {shortest} tokens",
-                f"--set data.max_prompt_tokens={shortest} or more",
-            )
-        if len(kept) < len(prompts):
-            note(
-                f"{len(prompts) - len(kept)} of {len(prompts)} training prompts are longer than "
-                f"{data.max_prompt_tokens} tokens and left out"
-            )
-        return kept
-
     def check(self, grader: Grader) -> None:
         """One worst-case step, which changes nothing, and what it took."""
         found = worst_step(self.config, self.prompts.prompts, self.learner, self.engine, grader)
@@ -156,6 +132,7 @@ class Trainer:
             initial = self._evaluate(evaluator, settings.benchmarks, "initial policy", 0)
             done = load_checkpoint(self.folder.checkpoints, self.learner)
             self.folder.keep_steps(done)
+            self._drop_lost(done)
             self.engine.load_weights(self.learner.policy, done)
             last = self._train(done, evaluator, interrupts)
             step = self._choose(evaluator, last)
@@ -171,6 +148,8 @@ class Trainer:
         every, failures = self.config.checkpoint.every, 0.0
         warned: set[str] = set()
         is_whole = True  # No step has begun to change the weights and not ended.
+        if done:
+            self._keep_snapshot(done)  # A second signal may have come before it was written.
 
         def before_optimizer() -> None:
             nonlocal is_whole
@@ -200,6 +179,7 @@ class Trainer:
                         spending.add(record)
                         self.view.step(record, spending.total)
                         self._check_step(record)
+                        self._keep_snapshot(done)
                         if done % every == 0 or spending.is_over:
                             self._checkpoint(done)
                     failed = sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
@@ -270,6 +250,12 @@ class Trainer:
         write_json(self.folder.path / "certificate.json", {**certificate, "bounds": bounds})
         save_checkpoint(self.folder.checkpoints, self.learner, step, self.config.checkpoint.keep)
 
+    def _keep_snapshot(self, step: int) -> None:
+        settings = self.config.checkpoint
+        if settings.snapshot_every and step % settings.snapshot_every == 0:
+            moments = settings.snapshot_moments
+            save_snapshot(self.folder, step, self.learner, self.tokenizer, use_moments=moments)
+
     def _check_base(self) -> None:
         """A resumed run goes on from the policy that it started from, its KL's anchor."""
         if self.folder.environment().get("initial_policy_id") != policy_id(self.model_path):
@@ -294,13 +280,8 @@ class Trainer:
         """The records of the initial or of the final policy; none where there is no benchmark."""
         if not names:
             return []
-        titles = [benchmark_title(name) for name in names]
         with progress(f"evaluate {which}", len(names)) as update:
-
-            def report(title: str, done: int, total: int) -> None:
-                update(titles.index(title) + done / total, title)
-
-            records = evaluator.evaluate(names, *self._samples(step), report)
+            records = evaluator.evaluate(names, *self._samples(step), over_all(update))
         return self._labelled(which.split()[0], step, records)
 
     def _labelled(
@@ -336,6 +317,22 @@ class Trainer:
                 self._checkpoint(step)
             save_best(self.folder.checkpoints, self.learner.policy, step)
 
+    def _drop_lost(self, done: int) -> None:
+        """Validations before step `done` that nothing can be chosen by any more, where a run goes
+        back behind the best weights: another step's have replaced those that were it before."""
+        records = self.folder.evals()
+        if self.config.eval.checkpoint != "best" or is_best_kept(
+            self.folder.checkpoints, records, done
+        ):
+            return
+        warn(
+            f"the weights after step {best_step(records)}, the best on the validation split up to "
+            f"step {done}, are gone: the final policy is chosen from step {done} on"
+        )
+        self.folder.write_evals(
+            [r for r in records if r["policy"] != "step" or r.get("split") != "validation"]
+        )
+
     def _keep_evaluation(self, step: int, records: Sequence[dict[str, Any]]) -> None:
         """Of the policy after `step` steps, in the place of what was there of it."""
         others = [record for record in self.folder.evals() if record["step"] != step]
@@ -347,12 +344,9 @@ class Trainer:
         settings = self.config.eval
         if settings.checkpoint == "last":
             return last
-        with progress("validate the last step's policy", 1) as update:
-            records = evaluator.evaluate(
-                settings.validation,
-                *self._samples(last),
-                lambda title, done, total: update(done / total, title),
-            )
+        names = settings.validation
+        with progress("validate the last step's policy", len(names)) as update:
+            records = evaluator.evaluate(names, *self._samples(last), over_all(update))
         self._keep_evaluation(last, records)
         step = best_step(self.folder.evals())
         note(f"the final policy is that after step {step}, the best on the validation split")
@@ -378,6 +372,32 @@ class Trainer:
                 self.tokenizer.save_pretrained(written)
             written.rename(self.folder.model)
         remove_checkpoints(self.folder.checkpoints)
+
+
+def training_prompts(config: Config, problems: Path, tokenizer) -> list[Prompt]:
+    """Raises OpoError where every prompt is longer than `data.max_prompt_tokens`."""
+    data = config.data
+    template = resolve_template(
+        data.template,
+        tokenizer,
+        is_embedded=not data.source,
+        answer_format=data.answer_format,
+    )
+    prompts = make_prompts(load_problems(problems), template, tokenizer)
+    kept = [prompt for prompt in prompts if len(prompt.token_ids) <= data.max_prompt_tokens]
+    if not kept:
+        shortest = min(len(prompt.token_ids) for prompt in prompts)
+        raise OpoError(
+            f"data.max_prompt_tokens = {data.max_prompt_tokens}: the shortest of "
+            f"{len(prompts)} training prompts has {shortest} tokens",
+            f"--set data.max_prompt_tokens={shortest} or more",
+        )
+    if len(kept) < len(prompts):
+        note(
+            f"{len(prompts) - len(kept)} of {len(prompts)} training prompts are longer than "
+            f"{data.max_prompt_tokens} tokens and left out"
+        )
+    return kept
 
 
 def train(

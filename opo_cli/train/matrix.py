@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from opo_cli.config import Config
@@ -28,8 +31,9 @@ from opo_cli.train.progress import Display, display
 from opo_cli.train.warmstart import is_prepared
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 60  # For a child to finish its step and save, once told to stop.
 DEVICES = "CUDA_VISIBLE_DEVICES"
+THREADS = "OMP_NUM_THREADS"
+REASON = re.compile(r"error: |[\w.]*(Error|Exception)\b")  # As `complain` and tracebacks begin it.
 
 
 def num_jobs(config: Config, asked: int | None = None) -> int:
@@ -74,7 +78,7 @@ def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
     Raises:
         OpoError: the GPUs that the preset was sized for are not here, or the base cannot be
             prepared.
-        Interrupted: a signal came; every child has saved its state.
+        Interrupted: a signal came; every child has saved its state, unless a second one killed it.
     """
     missing = [cell for cell in cells if not cell.folder.is_finished]
     if missing:
@@ -117,6 +121,16 @@ def _prepare(cell: Cell, leash: int) -> None:
         raise OpoError("base model or data could not be prepared", "the reason stands above")
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a child process is at."""
+
+    cell: Cell
+    device: str | None
+    log_start: int
+    """Bytes of its log that are of earlier processes."""
+
+
 class _Pool:
     """Child processes, at most `jobs` at once, each on a device of its own where there are any."""
 
@@ -129,9 +143,9 @@ class _Pool:
         shown: Display,
     ):
         self.waiting = list(cells)
-        self.jobs, self.leash, self.shown = jobs, leash, shown
+        self.jobs, self.leash, self.shown = min(jobs, len(cells)), leash, shown
         self.free = list(devices)
-        self.running: dict[subprocess.Popen, tuple[Cell, str | None]] = {}
+        self.running: dict[subprocess.Popen, _Run] = {}
         self.failed: list[Cell] = []
         self._told: set[str] = set()
 
@@ -181,41 +195,73 @@ class _Pool:
     def _start(self, cell: Cell, log) -> None:
         """The child inherits the lock with its log."""
         device = self.free.pop(0) if self.free else None
+        log_start = os.fstat(log.fileno()).st_size
         # A session of its own: Ctrl-C reaches the children through us, once.
         child = subprocess.Popen(
             _command(*cell.command()),
             stdin=self.leash,
             stdout=log,
             stderr=log,
-            env=os.environ if device is None else {**os.environ, DEVICES: device},
+            env=self._environment(cell, device),
             start_new_session=True,
         )
-        self.running[child] = cell, device
+        self.running[child] = _Run(cell, device, log_start)
         self.shown.start(cell)
 
-    def _end(self, child: subprocess.Popen) -> None:
-        cell, device = self.running.pop(child)
+    def _environment(self, cell: Cell, device: str | None) -> dict[str, str]:
+        """The run's device; on a CPU its share of the threads, where neither config nor user says
+        how many, and each run would take all."""
         if device is not None:
-            self.free.insert(0, device)
-        self.shown.end(cell)
+            return {**os.environ, DEVICES: device}
+        if cell.config.runtime.num_threads or self.jobs == 1:
+            return dict(os.environ)
+        return {THREADS: str(max(1, num_cores() // self.jobs)), **os.environ}
+
+    def _end(self, child: subprocess.Popen) -> None:
+        run = self.running.pop(child)
+        if run.device is not None:
+            self.free.insert(0, run.device)
+        self.shown.end(run.cell)
         if child.returncode:
-            self.failed.append(cell)
-            warn(f"{cell.name} failed (exit code {child.returncode}); the log: {log_of(cell)}")
-            for line in log_of(cell).read_text(errors="replace").splitlines()[-2:]:
+            self.failed.append(run.cell)
+            log, code = log_of(run.cell), child.returncode
+            warn(f"{run.cell.name} failed ({_ending(code)}); the log: {log}")
+            told = log.read_bytes()[run.log_start :].decode(errors="replace")
+            for line in _reason(told.splitlines(), code):
                 note(f"  {line}")
 
     def _stop(self) -> None:
-        note("stopping: each run finishes its step and saves")
-        for child in self.running:
-            child.terminate()
+        """Waits as long as it takes: a step, or the save behind it, may take minutes."""
+        note("stopping: each run finishes its step and saves; a second signal kills them")
         try:
-            deadline = time.monotonic() + GRACE_SECONDS
             for child in self.running:
-                child.wait(max(0.0, deadline - time.monotonic()))
-        except (subprocess.TimeoutExpired, Interrupted):
+                child.terminate()
+            for child in self.running:
+                child.wait()
+        except Interrupted:
             for child in self.running:
                 child.kill()
+                child.wait()
         note("call the same command again to go on")
+
+
+def _ending(code: int) -> str:
+    """Of a process that failed, in words; below zero the signal that ended it."""
+    if code > 0:
+        return f"exit code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    memory = ", perhaps for its memory" if code == -signal.SIGKILL else ""
+    return f"killed by {names.get(-code, f'signal {-code}')}{memory}"
+
+
+def _reason(lines: Sequence[str], code: int) -> Sequence[str]:
+    """Of a log: its last error, with the hint, or exception; else its last two lines, which of a
+    process that a signal ended say nothing of why."""
+    places = [place for place, line in enumerate(lines) if REASON.match(line)]
+    if not places:
+        return lines[-2:] if code > 0 else []
+    error, *after = lines[places[-1] : places[-1] + 2]
+    return [error, *(line for line in after if line.startswith("hint: "))]
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -65,12 +67,35 @@ class Display:
         return f", about {in_words(self.seconds_left)} left"
 
 
+class GrowingFile:
+    """A log that another process writes: counted on from where the last look ended."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._number, self._offset, self._lines = -1, 0, 0
+
+    def num_lines(self) -> int:
+        """Whole lines so far; 0 where there is no file."""
+        if not self.path.is_file():
+            return 0
+        with self.path.open("rb", buffering=0) as file:
+            number = os.fstat(file.fileno()).st_ino
+            if number != self._number:  # As a resumed run cuts it back: another file by this name.
+                self._number, self._offset, self._lines = number, 0, 0
+            file.seek(self._offset)
+            new = file.read()
+        self._offset += len(new)
+        self._lines += new.count(b"\n")
+        return self._lines
+
+
 class Bars(Display):
     """A bar per running cell, and one of all."""
 
     def __init__(self, cells: Sequence[Cell], jobs: int, bars: Progress):
         super().__init__(cells, jobs)
         self.bars, self.tasks = bars, {}
+        self.logs = {cell.name: GrowingFile(cell.folder.path / "steps.jsonl") for cell in cells}
         self.told_at = time.monotonic()
         self.whole = bars.add_task("all runs", total=len(cells), word="")
 
@@ -82,8 +107,7 @@ class Bars(Display):
     def watch(self) -> None:
         for cell in self.left:
             if cell.name in self.tasks:
-                path = cell.folder.path / "steps.jsonl"
-                done = path.read_bytes().count(b"\n") if path.is_file() else 0
+                done = self.logs[cell.name].num_lines()
                 self.bars.update(self.tasks[cell.name], completed=done)
         if self.left and self.seconds_left is not None:
             left = max(0.0, self.seconds_left - (time.monotonic() - self.told_at))

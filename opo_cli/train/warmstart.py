@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-import opo_cli.data.tiny as task
 from opo_cli.config import Config, Stage, Warmstart
 from opo_cli.console import progress
 from opo_cli.data.prompts import Template, resolve_template
 from opo_cli.data.sources import load_problems
-from opo_cli.data.training import data_folder, prepare_data
+from opo_cli.data.tasks import TASKS
+from opo_cli.data.training import EMBEDDED, data_folder, prepare_data
 from opo_cli.errors import OpoError
 from opo_cli.model.tiny import build_model, build_tokenizer, check_vocabulary
 from opo_cli.records import (
@@ -32,7 +32,7 @@ from opo_cli.records import (
 from opo_cli.types import Problem
 
 MODEL_SOURCES = (
-    "data/tiny.py",
+    *(f"data/{name}.py" for name in EMBEDDED),
     "data/prompts.py",
     "model/tiny.py",
     "model/precision.py",
@@ -63,6 +63,7 @@ def _shape(config: Config) -> dict:
             "warmstart": {"stages": (), "seed": config.warmstart.seed},
         }
     return {
+        "task": config.data.task,
         "terms": (config.data.min_terms, config.data.max_terms),
         "template": config.data.template,
         "embedded": config.model.embedded.model_dump(),
@@ -167,9 +168,10 @@ def _run_stage(
         weight_decay=settings.weight_decay,
     )
     start, step, num_steps = seen, 0, None
-    chains = task.draw_chains(rng, (config.data.min_terms, config.data.max_terms), heldout=False)
+    terms = (config.data.min_terms, config.data.max_terms)
+    items = TASKS[config.data.task].draws(rng, terms, heldout=False)
     while seen - start < stage.num_tokens:
-        sequences = _examples(chains, tokenizer, template, config, stage, rng)
+        sequences = _examples(items, tokenizer, template, config, stage, rng)
         batch_tokens = int((sequences.prompt_lengths + sequences.lengths).sum())
         num_steps = num_steps or math.ceil(stage.num_tokens / batch_tokens)
         for group in optimizer.param_groups:
@@ -197,17 +199,17 @@ def schedule(step: int, num_steps: int, settings: Warmstart) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
 
 
-def _examples(chains, tokenizer, template: Template, config: Config, stage: Stage, rng):
+def _examples(items, tokenizer, template: Template, config: Config, stage: Stage, rng):
     """One batch of prompts with solutions, each cut at the longest that is allowed."""
     import torch
 
     from opo_cli.model.sequences import Sequences
 
-    prompts, responses = [], []
+    task, prompts, responses = TASKS[config.data.task], [], []
     for _ in range(config.warmstart.batch_size):
-        chain = next(chains)
-        prompt = template.render(task.text_of(chain))
-        solution = task.draw_solution(rng, chain, stage.styles)
+        item = next(items)
+        prompt = template.render(task.text_of(item))
+        solution = task.draw_solution(rng, item, stage.styles)
         prompts.append(tokenizer.encode(prompt, add_special_tokens=True))
         tokens = [*tokenizer.encode(solution, add_special_tokens=False), tokenizer.eos_token_id]
         responses.append(tokens[: config.warmstart.max_response_tokens])

@@ -1,4 +1,4 @@
-"""The embedded task: chains, the split, and the solutions to imitate."""
+"""The chains: problems, and the solutions to imitate. What all tasks share: `test_tasks.py`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from itertools import product
 
 import pytest
 
-from opo_cli.config import Data, Style, Styles
+from opo_cli.config import Style, Styles
 from opo_cli.data import tiny
+from opo_cli.data.embedded import HELDOUT_SHARE, is_heldout
 from opo_cli.data.store import problem_set
-from opo_cli.errors import OpoError
+from opo_cli.data.tiny import CHAINS
 from opo_cli.grading.extract import last_box
 from opo_cli.types import Problem
-
-SMALL = Data(num_problems=300, min_terms=2, max_terms=4)
 
 
 def terms_of(problem: Problem) -> tuple[int, ...]:
@@ -35,26 +34,17 @@ def all_chains(num_terms: int) -> list[tuple[int, ...]]:
 # --- problems ---------------------------------------------------------------------------------
 
 
-def assert_well_formed(problems: list[Problem], fewest: int, most: int):
-    assert len({problem.question for problem in problems}) == len(problems)
-    assert len({problem.id for problem in problems}) == len(problems)
+@pytest.mark.parametrize("tier", CHAINS.tiers)
+def test_every_problem_is_well_formed(tier: str):
+    fewest, most = CHAINS.tiers[tier]
+    problems = CHAINS.tier_problems(tier)
     for problem in problems:
         chain = terms_of(problem)
         assert problem.question == tiny.text_of(chain)
-        assert fewest <= len(chain) <= most
         assert all(1 <= abs(term) <= 9 for term in chain)
         assert all(0 <= total <= 20 for total in totals_of(chain))
         assert problem.answer == str(sum(chain))
     assert {len(terms_of(problem)) for problem in problems} == set(range(fewest, most + 1))
-
-
-@pytest.mark.parametrize("tier", tiny.TIERS)
-def test_every_tier(tier: str):
-    problems = tiny.tier_problems(tier)
-    assert len(problems) == tiny.PROBLEMS_PER_TIER
-    assert {problem.benchmark for problem in problems} == {tier}
-    assert_well_formed(problems, *tiny.TIERS[tier])
-    assert tiny.tier_problems(tier) == problems
 
 
 HASHES = {
@@ -66,72 +56,20 @@ HASHES = {
 """As published with the first results: other problems would be other benchmarks."""
 
 
-@pytest.mark.parametrize("tier", tiny.TIERS)
+@pytest.mark.parametrize("tier", CHAINS.tiers)
 def test_a_tier_keeps_its_problems(tier: str):
-    found = problem_set(tier, tiny.tier_problems(tier), source="embedded")
+    found = problem_set(tier, CHAINS.tier_problems(tier), source="embedded")
     assert found.sha256 == HASHES[tier]
 
 
-def test_validation_problems_are_held_out_and_of_no_tier():
-    problems = tiny.validation_problems()
-    assert len(problems) == tiny.PROBLEMS_PER_TIER
-    assert {problem.benchmark for problem in problems} == {tiny.VALIDATION}
-    assert_well_formed(problems, *tiny.VALIDATION_TERMS)
-    assert tiny.validation_problems() == problems
-    questions = {problem.question for problem in problems}
-    assert all(map(tiny.is_heldout, questions))
-    for tier in tiny.TIERS:
-        assert questions.isdisjoint(problem.question for problem in tiny.tier_problems(tier))
-
-
-def test_training_problems():
-    problems = tiny.training_problems(SMALL)
-    assert len(problems) == 300
-    assert_well_formed(problems, 2, 4)
-    assert tiny.training_problems(SMALL) == problems
-
-
-def test_the_data_seed_draws_other_problems():
-    first, second = (tiny.training_problems(SMALL.model_copy(update={"seed": n})) for n in (0, 1))
-    assert {p.question for p in first} != {p.question for p in second}
-
-
-@pytest.mark.parametrize("tier", tiny.TIERS)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_no_tier_holds_a_training_problem(tier: str, seed: int):
-    fewest, most = tiny.TIERS[tier]
-    data = Data(num_problems=1000, min_terms=fewest, max_terms=most, seed=seed)
-    trained = {problem.question for problem in tiny.training_problems(data)}
-    assert trained.isdisjoint(problem.question for problem in tiny.tier_problems(tier))
-
-
-def test_tiers_are_disjoint_in_length():
-    ranges = [set(range(low, high + 1)) for low, high in tiny.TIERS.values()]
-    assert len(set().union(*ranges)) == sum(map(len, ranges))
-
-
 def test_a_third_or_so_of_all_chains_is_held_out():
-    held_out = [tiny.is_heldout(tiny.text_of(chain)) for chain in all_chains(3)]
-    assert sum(held_out) / len(held_out) == pytest.approx(tiny.HELDOUT_SHARE, abs=0.03)
-
-
-def test_both_sides_of_the_split_are_drawn():
-    for heldout in (True, False):
-        drawn = tiny.draw_chains(random.Random(0), (2, 5), heldout=heldout)
-        assert all(tiny.is_heldout(tiny.text_of(next(drawn))) == heldout for _ in range(200))
+    held_out = [is_heldout(tiny.text_of(chain)) for chain in all_chains(3)]
+    assert sum(held_out) / len(held_out) == pytest.approx(HELDOUT_SHARE, abs=0.03)
 
 
 @pytest.mark.parametrize(("num_terms", "expected"), [(1, 9), (2, 126), (3, 1815), (4, 25992)])
 def test_number_of_chains(num_terms: int, expected: int):
     assert tiny.num_chains(num_terms) == expected == len(all_chains(num_terms))
-
-
-def test_as_many_problems_as_can_be_had_and_no_more():
-    data = Data(num_problems=70, min_terms=2, max_terms=2)
-    assert len(tiny.training_problems(data)) == 70
-    with pytest.raises(OpoError, match=r"data.num_problems = 71: only 70 ") as caught:
-        tiny.training_problems(data.model_copy(update={"num_problems": 71}))
-    assert "data.max_terms" in caught.value.hint
 
 
 # --- solutions --------------------------------------------------------------------------------
@@ -142,21 +80,21 @@ NUM_STEPS = len(CHAIN) - 1
 
 def solutions(name: str, style: Style, count: int = 2000) -> list[str]:
     rng = random.Random(0)
-    return [tiny.WRITERS[name](rng, CHAIN, style) for _ in range(count)]
+    return [CHAINS.writers[name](rng, CHAIN, style) for _ in range(count)]
 
 
 def accuracy(texts: list[str]) -> float:
     return sum(last_box(text) == str(sum(CHAIN)) for text in texts) / len(texts)
 
 
-@pytest.mark.parametrize("name", tiny.WRITERS)
+@pytest.mark.parametrize("name", CHAINS.writers)
 def test_without_errors_every_solution_is_right(name: str):
     rng = random.Random(0)
-    chains = tiny.draw_chains(rng, (2, 9), heldout=True)
+    chains = CHAINS.draws(rng, (2, 9), heldout=True)
     style = Style(repeats=(1, 2, 3))
     for _ in range(200):
         chain = next(chains)
-        assert last_box(tiny.WRITERS[name](rng, chain, style)) == str(sum(chain))
+        assert last_box(CHAINS.writers[name](rng, chain, style)) == str(sum(chain))
 
 
 @pytest.mark.parametrize("name", ["worked", "checked", "ramble"])
@@ -164,20 +102,6 @@ def test_without_errors_every_line_is_true(name: str):
     lines = re.findall(r"(\d+)([+-]\d)=(\d+)", "".join(solutions(name, Style(repeats=(1, 3)), 50)))
     assert len(lines) >= 50 * NUM_STEPS
     assert all(int(before) + int(term) == int(after) for before, term, after in lines)
-
-
-@pytest.mark.parametrize("name", tiny.WRITERS)
-def test_every_solution_is_spelled_in_the_vocabulary(name: str):
-    style = Style(error_rate=0.5, fix_rate=0.5, no_answer_rate=0.5, repeats=(1, 2))
-    text = "".join(solutions(name, style, 300))
-    for word in tiny.WORDS:
-        text = text.replace(word, "")
-    assert set(text) <= set(tiny.CHARACTERS)
-
-
-def test_wrong_total_is_wrong():
-    rng = random.Random(0)
-    assert all(tiny.wrong_total(rng, total) != total for total in range(21) for _ in range(100))
 
 
 # Two errors may cancel, and 2000 samples have a standard error of 0.011.
@@ -221,13 +145,8 @@ def test_ramble_repeats_the_whole_chain():
 def test_styles_are_drawn_by_their_shares():
     styles = Styles(direct=Style(share=0.25), checked=Style(share=0.75))
     rng = random.Random(0)
-    texts = [tiny.draw_solution(rng, CHAIN, styles) for _ in range(2000)]
+    texts = [CHAINS.draw_solution(rng, CHAIN, styles) for _ in range(2000)]
     assert sum(text == "\\boxed{8}" for text in texts) / 2000 == pytest.approx(0.25, abs=0.04)
     assert sum(text.count(" ok") == NUM_STEPS for text in texts) / 2000 == pytest.approx(
         0.75, abs=0.04
     )
-
-
-def test_solutions_are_a_function_of_their_random_state():
-    style = Style(error_rate=0.3, repeats=(1, 2))
-    assert solutions("ramble", style, 20) == solutions("ramble", style, 20)

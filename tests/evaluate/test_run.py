@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ import torch
 from opo_cli.config import Columns
 from opo_cli.data.benchmarks import load_benchmark
 from opo_cli.errors import OpoError
-from opo_cli.evaluate.run import Evaluator
+from opo_cli.evaluate.run import Evaluator, over_all
 from opo_cli.evaluate.settings import check_evaluation
 from opo_cli.grading.pool import Grader
 from opo_cli.presets import merged, validated
@@ -216,6 +217,30 @@ def test_scores_out_of_memory_say_what_to_lower(
         evaluator.evaluate(["tiny-easy"], tmp_path, "base", quiet)
     assert told.value.message.startswith("out of host memory in scoring the evaluation: ")
     assert told.value.hint == expected
+
+
+def test_the_bar_of_several_benchmarks_never_goes_back(make, tmp_path: Path):
+    """The first is busy and comes last; what is kept counts as done."""
+    names, shown = ["tiny-easy", "tiny-mid"], []
+    make().evaluate(
+        names, tmp_path, "base", over_all(lambda done, name: shown.append((done, name)))
+    )
+    assert [pair for pair in shown if pair[0] in (1, 2)][-1] == (2, "tiny-mid")
+    (path,) = tmp_path.glob("tiny-easy-*")
+    path.write_text("")
+    shown = []
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        def show(done: float, name: str) -> None:
+            shown.append((done, name))
+            fcntl.flock(file, fcntl.LOCK_UN)  # The other process ends once we have something.
+
+        make().evaluate(names, tmp_path, "base", over_all(show))
+    assert shown[0] == (1, "tiny-mid")
+    assert shown[-1] == (2, "tiny-easy")
+    assert shown == sorted(shown, key=lambda pair: pair[0])
+    assert len({done for done, _ in shown}) > 3
 
 
 def test_too_large_a_k_is_told(smoke):

@@ -8,16 +8,19 @@ import pytest
 import torch
 
 from opo_cli.config import Embedded
-from opo_cli.data import tiny
 from opo_cli.data.prompts import STEP_BY_STEP, resolve_template
+from opo_cli.data.tasks import TASKS
 from opo_cli.model.tiny import TOKENIZERS, build_model, build_tokenizer
 from opo_cli.presets import resolve
 
 
 def solutions(count: int) -> list[str]:
     rng, styles = random.Random(0), resolve("tiny").warmstart.stages[-1].styles
-    chains = tiny.draw_chains(rng, (2, 9), heldout=False)
-    return [tiny.draw_solution(rng, next(chains), styles) for _ in range(count)]
+    found = []
+    for task in TASKS.values():
+        items = task.draws(rng, (3, 9), heldout=False)
+        found += [task.draw_solution(rng, next(items), styles) for _ in range(count)]
+    return found
 
 
 @pytest.mark.parametrize("loader", ["AutoTokenizer", "PreTrainedTokenizerFast", "Qwen2Tokenizer"])
@@ -28,7 +31,8 @@ def test_text_survives_every_loader_of_the_prepared_folder(loader, base):
     tokenizer, ours = getattr(transformers, loader).from_pretrained(base), build_tokenizer()
     assert tokenizer.eos_token_id == ours.eos_token_id
     line = resolve_template("line", tokenizer, is_embedded=True)
-    prompts = [line.render(tiny.tier_problems(tier)[0].question) for tier in tiny.TIERS]
+    tiers = [task.tier_problems(tier) for task in TASKS.values() for tier in task.tiers]
+    prompts = [line.render(problems[0].question) for problems in tiers]
     for text in [*solutions(300), *prompts]:
         assert tokenizer.encode(text) == ours.encode(text)
         ids = tokenizer.encode(text, add_special_tokens=True)

@@ -64,7 +64,8 @@ def make_run(tmp_path: Path):
         """`correct`: right samples per problem of 'easy', or of each benchmark."""
         folder = RunFolder(tmp_path / name)
         folder.model.mkdir(parents=True)
-        config = resolve("smoke", named={"seed": seed}, overrides=sets, **options)
+        overrides = [f"train.steps={len(steps) or 1}", *sets]
+        config = resolve("smoke", named={"seed": seed}, overrides=overrides, **options)
         files = {
             "config.json": config.model_dump_json(),
             "environment.json": json.dumps({"initial_policy_id": base, "versions": {"opo": "1"}}),

@@ -181,8 +181,35 @@ def test_dynamics_are_taken_where_they_were_measured(make_run):
 
 
 def test_planned_runs_that_failed_are_told(three):
-    closing = report(compare(three, Options(margin=0.02, missing=["tiny-opo-seed9"]))).closing
-    assert "1 planned runs failed and are in no table: tiny-opo-seed9" in closing
+    found = report(compare(three, Options(margin=0.02, missing=["tiny-opo-seed9"])))
+    assert found.opening[0].startswith(
+        "missing, as they failed or are not finished: tiny-opo-seed9"
+    )
+    page = page_of(compare(three, Options(margin=0.02, missing=["tiny-opo-seed9"])), "opo")
+    assert page.warnings[0] == found.opening[0]
+
+
+def test_runs_that_do_not_compare_say_so_first(make_run):
+    runs = [make_run("x"), make_run("y", algorithm="grpo", base="b")]
+    found = report(compare(runs, Options(margin=0.02, allow_incomparable=True)))
+    assert found.opening[0] == "these runs do not compare: they started from different policies"
+
+
+def test_one_arm_has_no_verdict(make_run):
+    assert report(compare([make_run("x")], OPTIONS)).opening[0] == "no verdict: it takes two arms"
+
+
+def test_two_seeds_are_called_what_they_are(three):
+    assert any(line.startswith("two seeds:") for line in report(compare(three, OPTIONS)).closing)
+
+
+def test_the_steps_that_a_rule_chose_are_told(make_run):
+    sets = ["eval.checkpoint=best", "eval.validation=['tiny-hard']", "eval.every=1"]
+    folders = [make_run(f"{s}", seed=s, sets=sets, steps=[step(1), step(2)]) for s in (0, 1)]
+    for folder, chosen in zip(folders, (1, 2), strict=True):
+        folder.write_evals(r | {"step": chosen} for r in folder.evals())
+    opening = report(compare(folders, OPTIONS)).opening
+    assert "checkpoint: best on tiny-hard, evaluated every 1 steps; steps opo 1/2" in opening
 
 
 def test_results_hold_what_the_tables_rest_on(three):

@@ -81,7 +81,7 @@ def test_seeds_that_only_the_larger_arm_has_drop_out_and_are_told(make_run):
 def test_arms_with_other_seeds_are_independent_samples(make_run, others):
     arms = two(make_run, HIGH, LOW, other_seeds=others)
     found = make_contrasts([tuple(arms)], "avg", 0.02)
-    assert found.notes[0].startswith("the arms of 1 of 1 pairs have other seeds")
+    assert found.notes[0].startswith("pairs whose arms have other seeds: 1 of 1")
     (contrast,) = found.each
     assert contrast.difference == difference(
         [np.array(HIGH) / 4], [np.array(LOW) / 4], is_paired=False

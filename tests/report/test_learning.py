@@ -65,7 +65,8 @@ def test_steps_and_seconds_until_the_mean_of_five_steps_is_there(two):
 
 def test_a_run_that_never_gets_there_is_counted_as_such(make_run):
     arms = arms_of(
-        make_run("x", steps=ramp(0.1)), make_run("y", seed=1, steps=[step(i + 1) for i in range(9)])
+        make_run("x", steps=ramp(0.1)),
+        make_run("y", seed=1, steps=[step(i + 1) for i in range(10)]),
     )
     (row,) = speed_table(learning_of(arms, 0.4)).rows
     assert row[2] == "7.0 (1/2)"

@@ -85,8 +85,9 @@ def test_columns_are_what_the_log_says(make_run):
 
 def test_the_certificate_of_an_arm_counts_all_steps(make_run):
     bad = step(1, off_policy_reasons=["ratio"])
-    (arm,) = arms_of(make_run("x"), make_run("y", seed=1, steps=[bad, step(2)]))
-    assert (arm.certificate.share, dict(arm.certificate.reasons)) == ("2/3", {"ratio": 1})
+    whole = [step(1), step(2)]
+    (arm,) = arms_of(make_run("x", steps=whole), make_run("y", seed=1, steps=[bad, step(2)]))
+    assert (arm.certificate.share, dict(arm.certificate.reasons)) == ("3/4", {"ratio": 1})
 
 
 def test_a_log_without_certificates_says_so(make_run):
@@ -94,9 +95,24 @@ def test_a_log_without_certificates_says_so(make_run):
     assert read_run(make_run("x", steps=[old]), []).steps.certificate.label == "not recorded"
 
 
-def test_a_run_without_steps_is_read(make_run):
-    run = read_run(make_run("x", steps=[]), ["reward"])
-    assert (len(run.steps), run.total("tokens")) == (0, 0)
+@pytest.mark.parametrize("steps", [[], [step(1)], [step(1), step(3)]], ids=len)
+def test_a_finished_run_whose_log_lacks_steps_is_refused(make_run, steps):
+    folder = make_run("x", steps=steps, sets=["train.steps=2"])
+    with pytest.raises(OpoError, match=rf"steps.jsonl is damaged: {len(steps)} steps of 2"):
+        read_run(folder, [])
+
+
+def test_a_value_that_is_no_number_is_told_with_its_line(make_run):
+    folder = make_run("x", steps=[step(1), step(2, reward="x")])
+    with pytest.raises(OpoError, match=r"steps.jsonl:2: reward is 'x', no number"):
+        read_run(folder, ["reward"])
+
+
+def test_bytes_that_are_no_text_are_told_with_their_line(make_run):
+    folder = make_run("x")
+    (folder.path / "evals.jsonl").write_bytes(b'{"a": "\xff"}\n{}\n')
+    with pytest.raises(OpoError, match=r"evals.jsonl:1: not a JSON record"):
+        read_run(folder, [])
 
 
 def test_a_damaged_log_is_told_with_its_line(make_run):

@@ -127,6 +127,20 @@ def test_no_common_benchmark_is_refused(make_run):
     assert (common_benchmarks(arms), obstacles(arms, None)) == (["a"], [])
 
 
+def test_a_run_without_evaluations_is_named(make_run):
+    arms = arms_of(make_run("x", {}), make_run("y", algorithm="ppo"))
+    (why,) = obstacles(arms, None)
+    assert why.endswith("x' has no evaluation of its final policy")
+
+
+def test_a_budget_that_was_asked_for_and_missed_is_no_match(make_run):
+    theirs = [step(i, num_optimizer_steps=9) for i in (1, 2)]
+    ours = [step(1), step(2)]
+    arms = arms_of(make_run("x", steps=ours), make_run("y", algorithm="grpo", steps=theirs))
+    line = budget_line(arms, "gradient-steps")
+    assert line.startswith("budget: NOT equal in gradient steps, as was asked; equal steps (2)")
+
+
 def test_one_run_compares_with_itself(make_run):
     check_comparable(arms_of(make_run("x")), "tokens")
 
@@ -138,7 +152,7 @@ def test_budgets_are_counted_not_believed(make_run):
     assert equal_budgets(arms) == ["steps", "samples", "tokens"]  # 200 and 203 tokens.
     line = budget_line(arms, "samples")
     assert line == (
-        "budget: matched by samples; equal steps (2), samples (128), tokens (200 to 203); "
+        "budget: matched by samples; equal steps (2), samples (128), tokens (200 to 203, within a step); "
         "not equal: gradient steps opo 2, grpo 8"
     )
     assert obstacles(arms, "samples") == []

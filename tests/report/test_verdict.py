@@ -154,8 +154,39 @@ def test_where_the_seeds_would_do_more_still_make_the_interval_narrow():
     (verdict,) = verdicts([found], margin=0.1)
     assert verdict.word == "cannot tell"
     total = 10 + verdict.num_more_seeds
-    assert 2 * half_width(SEEDS_ONLY, total, LEVEL) < 0.1
-    assert 2 * half_width(SEEDS_ONLY, total - 1, LEVEL) >= 0.1
+    assert 2 * half_width(SEEDS_ONLY, total, 1, LEVEL) < 0.1
+    assert 2 * half_width(SEEDS_ONLY, total - 1, 1, LEVEL) >= 0.1
+
+
+def test_where_the_seeds_would_do_and_problems_are_the_limit_more_problems_are_asked_for():
+    """4 errors of the problems find the margin; endless seeds leave an interval of 2 x 1.98 / 4."""
+    parts = replace(SEEDS_ONLY, between=0.005**2, problem=0.01**2)
+    (verdict,) = verdicts([made(0.018, 0.023, 0.12, components=parts, num_seeds=10)], margin=0.039)
+    assert power(parts, 10, 1, 0.039, LEVEL) >= POWER
+    assert verdict.num_more_seeds == 0
+    assert 2 * half_width(parts, 10, verdict.num_problems_needed / 100, LEVEL) < 0.039
+    assert 2 * half_width(parts, 10, (verdict.num_problems_needed - 1) / 100, LEVEL) >= 0.039
+
+
+def test_advice_always_asks_for_more_than_there_is():
+    """Standard errors of seeds, problems and samples between .001 and .1, margins of .5 to 6."""
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        seeds, problems = int(rng.integers(2, 12)), int(rng.integers(10, 500))
+        between, problem, residual = (10 ** rng.uniform(-3, -1, 3)) ** 2
+        parts = Components(
+            between=between,
+            problem=problem,
+            residual=residual,
+            seed_degrees=seeds - 1,
+            problem_degrees=problems - 1,
+            degrees_per_seed=1,
+        )
+        found = made(0.0, 0.1, 0.5, components=parts, num_seeds=seeds, num_problems=problems)
+        margin = rng.uniform(0.5, 6) * np.sqrt(max(between, residual) / seeds + problem)
+        planned, needed = plan(found, margin, LEVEL / rng.integers(1, 7))
+        assert planned >= seeds
+        assert planned > seeds or needed > problems
 
 
 def test_sentences():

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from opo_cli.data import tiny
 from opo_cli.data.prompts import make_prompts, resolve_template
+from opo_cli.data.tiny import CHAINS
 from opo_cli.errors import OpoError
 from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
@@ -42,7 +42,7 @@ def engine(request, policy_and_tokenizer):
 @pytest.fixture
 def prompts(policy_and_tokenizer):
     """Of different lengths."""
-    problems = [tier for name in tiny.TIERS for tier in tiny.tier_problems(name)[:2]]
+    problems = [tier for name in CHAINS.tiers for tier in CHAINS.tier_problems(name)[:2]]
     tokenizer = policy_and_tokenizer[1]
     template = resolve_template("line", tokenizer, is_embedded=True)
     return make_prompts(problems, template, tokenizer)

@@ -16,8 +16,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from opo_cli.data import tiny
 from opo_cli.data.prompts import make_prompts, resolve_template
+from opo_cli.data.tiny import CHAINS
 from opo_cli.errors import OpoError
 from opo_cli.model.precision import Precision, set_precision
 from opo_cli.model.scores import score
@@ -43,7 +43,7 @@ GREEDY = Sampling(num_responses=1, max_new_tokens=24, temperature=0)
 
 @pytest.fixture
 def prompts(policy_and_tokenizer):
-    problems = [tier for name in tiny.TIERS for tier in tiny.tier_problems(name)[:2]]
+    problems = [tier for name in CHAINS.tiers for tier in CHAINS.tier_problems(name)[:2]]
     tokenizer = policy_and_tokenizer[1]
     template = resolve_template("line", tokenizer, is_embedded=True)
     return make_prompts(problems, template, tokenizer)
@@ -122,7 +122,7 @@ def test_after_a_sync_it_says_what_transformers_says(
 def test_keys_of_older_weights_are_dropped(policy_and_tokenizer):
     """A prompt longer than a cache block (128 tokens), as shorter ones are never kept."""
     model, tokenizer = policy_and_tokenizer
-    problem = tiny.tier_problems("tiny-hard")[0]
+    problem = CHAINS.tier_problems("tiny-hard")[0]
     template = resolve_template("line", tokenizer, is_embedded=True)
     prompt = make_prompts([problem], template, tokenizer)[0]
     long = [type(prompt)(problem=problem, text="", token_ids=prompt.token_ids * 10)]

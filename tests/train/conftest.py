@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from opo_cli.data import tiny
 from opo_cli.data.prompts import make_prompts, resolve_template
+from opo_cli.data.tiny import CHAINS
 from opo_cli.presets import resolve
 from opo_cli.rollout.engine import EngineSettings, create_engine
 from opo_cli.types import Grade, GradedGroup
@@ -15,7 +15,7 @@ NUM_PROMPTS = 8
 
 @pytest.fixture
 def prompts(policy_and_tokenizer):
-    problems = tiny.training_problems(resolve("smoke").data)[:NUM_PROMPTS]
+    problems = CHAINS.training_problems(resolve("smoke").data)[:NUM_PROMPTS]
     tokenizer = policy_and_tokenizer[1]
     template = resolve_template("line", tokenizer, is_embedded=True)
     return make_prompts(problems, template, tokenizer)

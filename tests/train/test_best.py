@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from opo_cli.errors import OpoError
-from opo_cli.train.best import best_step, load_best, save_best
+from opo_cli.train.best import best_step, is_best_kept, load_best, save_best
 
 BEST = ["train", "--preset", "smoke", "--set", "eval.checkpoint=best", "--set", "eval.every=1"]
 BEST += ["--set", "eval.during=['tiny-validation']", "--set", "eval.benchmarks=['tiny-easy']"]
@@ -47,18 +47,28 @@ def test_one_copy_of_the_best_weights_is_kept(tmp_path: Path):
     model = torch.nn.Linear(2, 2)
     model.device = torch.device("cpu")
     save_best(tmp_path, model, 3)
-    kept = model.weight.detach().clone()
     with torch.no_grad():
         model.weight.add_(1)
-    save_best(tmp_path, model, 3)  # As a resumed run does; the first ones stay.
+    again = model.weight.detach().clone()
+    save_best(tmp_path, model, 3)  # A step made again, on a GPU, has other weights.
+    with torch.no_grad():
+        model.weight.zero_()
     load_best(tmp_path, model, 3)
-    assert torch.equal(model.weight, kept)
+    assert torch.equal(model.weight, again)
     save_best(tmp_path, model, 5)
     assert [path.name for path in tmp_path.iterdir()] == ["best-000005.pt"]
     (tmp_path / "best-000005.pt").write_bytes(b"damaged")
     for step in (3, 5):
         with pytest.raises(OpoError, match="best weights"):
             load_best(tmp_path, model, step)
+
+
+def test_best_weights_are_kept_or_at_hand_or_gone(tmp_path: Path):
+    (tmp_path / "best-000002.pt").touch()
+    assert is_best_kept(tmp_path, [], 0)
+    assert is_best_kept(tmp_path, [record(1, 0.2), record(2, 0.5), record(3, 0.4)], 3)
+    assert is_best_kept(tmp_path, [record(1, 0.2), record(4, 0.5)], 4)
+    assert not is_best_kept(tmp_path, [record(1, 0.6), record(2, 0.5), record(3, 0.4)], 3)
 
 
 def evals_of(folder: Path) -> list[dict]:
@@ -71,11 +81,11 @@ def weights_of(folder: Path) -> bytes:
     return (folder / "model" / "model.safetensors").read_bytes()
 
 
-def killed_after(step: int, out: str) -> None:
+def killed_after(step: int, out: str, *others: str) -> None:
     """Starts a run, or goes on with it, and kills it once `step` steps are logged."""
     go_on = ["--resume"] if Path(out).exists() else []
     child = subprocess.Popen(
-        [sys.executable, "-m", "opo_cli", *BEST, *go_on, "--out", out],
+        [sys.executable, "-m", "opo_cli", *BEST, *others, *go_on, "--out", out],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -114,3 +124,32 @@ def test_the_best_policy_is_the_final_one_whatever_kills_the_run(base, in_tmp: P
     assert resumed.returncode == 0, resumed.stderr
     assert evals_of(in_tmp / "cut") == found
     assert weights_of(in_tmp / "cut") == weights_of(in_tmp / "whole")
+
+
+def test_a_run_that_goes_back_behind_the_best_chooses_among_what_it_has(
+    base, in_tmp: Path, run_opo
+):
+    """The newest checkpoint was damaged and removed, as the hint says; the best weights of before
+    had made room for later ones."""
+    keeps = ["--set", "checkpoint.keep=9"]
+    killed_after(6, "cut", *keeps)
+    folder = in_tmp / "cut"
+    for path in folder.glob("checkpoints/*.pt"):
+        if path.name != "step-000004.pt":
+            path.unlink()
+    lines = [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
+    lines = [line | {"accuracy": 1.0} if line["step"] == 2 else line for line in lines]
+    (folder / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    resumed = run_opo(*BEST, *keeps, "--resume", "--out", "cut")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "the weights after step 2, the best on the validation split up to step 4" in (
+        resumed.stderr
+    )
+    found = evals_of(folder)
+    validated = {e["step"]: e["accuracy"] for e in found if e["policy"] == "step"}
+    assert list(validated) == [4, 5, 6, 7, 8]
+    final = [e for e in found if e["policy"] == "final"]
+    assert {e["step"] for e in final} == {max(validated, key=validated.__getitem__)}
+    assert final[-1]["accuracy"] == max(validated.values())
+    assert [e["benchmark"] for e in found if e["policy"] == "initial"] == ["tiny-easy"]

@@ -6,10 +6,14 @@ import json
 import shlex
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from opo_cli.cli.compare import Match
+from opo_cli.config import BudgetUnit
 from opo_cli.errors import OpoError
+from opo_cli.metrics import BUDGETS
 from opo_cli.presets import resolve
 from opo_cli.report.spending import Spending
 from opo_cli.train.cells import Sweep, parse_sweep, plan_matrix
@@ -194,3 +198,7 @@ def test_a_sweep_needs_a_validation_split(in_tmp):
         plan(sweep=sweep, overrides=["eval.validation=[]"])
     hinted = shlex.split(caught.value.hint)[-1]
     assert len(plan("opo", sweep=sweep, overrides=[hinted])) == 2
+
+
+def test_config_command_line_and_metrics_know_the_same_budgets():
+    assert get_args(BudgetUnit) == tuple(BUDGETS) == tuple(Match)

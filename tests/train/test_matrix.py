@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,19 @@ from opo_cli.errors import OpoError
 from opo_cli.model.device import num_cores
 from opo_cli.presets import resolve
 from opo_cli.train.cells import plan_matrix
-from opo_cli.train.matrix import DEVICES, _leash, _Pool, num_jobs, visible_devices
+from opo_cli.train.interrupt import Interrupts
+from opo_cli.train.matrix import (
+    DEVICES,
+    THREADS,
+    _ending,
+    _leash,
+    _Pool,
+    _reason,
+    _Run,
+    log_of,
+    num_jobs,
+    visible_devices,
+)
 from opo_cli.train.progress import Display
 
 SCRIPT = """
@@ -153,6 +168,98 @@ def test_a_signal_stops_all_runs_where_they_can_go_on(number, base, in_tmp):
         assert steps_of(folder / "steps.jsonl")[-1] == int(checkpoint.stem.removeprefix("step-"))
 
 
+SAVING = """
+import signal, time
+def save(number, frame):
+    time.sleep({seconds})
+    open("saved", "w").close()
+    raise SystemExit
+signal.signal(signal.SIGTERM, save)
+open("ready", "w").close()
+while True:
+    time.sleep(1)
+"""
+
+
+def saving_for(seconds: float) -> subprocess.Popen:
+    """A process that takes so long to end, once told to."""
+    child = subprocess.Popen([sys.executable, "-c", SAVING.format(seconds=seconds)])
+    wait_for(Path("ready").exists)
+    return child
+
+
+def pool_of(*algorithms: str, sets: Sequence[str] = (), jobs: int = 2, devices=()) -> _Pool:
+    cells = plan_matrix("smoke", algorithms, [0], ["runtime.device=cpu", *sets])
+    return _Pool(cells, jobs, devices, subprocess.DEVNULL, Display(cells, jobs))
+
+
+def test_a_save_may_take_as_long_as_it_takes(in_tmp, monkeypatch):
+    pool, child = pool_of("opo"), saving_for(1)
+    pool.running[child] = _Run(pool.waiting[0], None, 0)
+    # A clock on which an hour passes between two looks.
+    monkeypatch.setattr(time, "monotonic", itertools.count(0, 3600).__next__)
+    pool._stop()
+    assert child.returncode == 0
+    assert Path("saved").exists()
+
+
+def test_a_second_signal_kills(in_tmp):
+    pool, child = pool_of("opo"), saving_for(PATIENCE)
+    pool.running[child] = _Run(pool.waiting[0], None, 0)
+    with Interrupts().installed():
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        pool._stop()
+    assert child.returncode == -signal.SIGKILL
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+LEAK = [
+    "lib/multiprocessing/resource_tracker.py:279: UserWarning: resource_tracker: There appear to "
+    "be 1 leaked semaphore objects to clean up at shutdown",
+    "  warnings.warn('resource_tracker: There appear to be %d '",
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["error: no", "hint: do", "step 1", "error: disk full", "hint: free some", *LEAK], (3, 5)),
+        (["error: no", "Traceback (most recent call last):", "ValueError: wrong", *LEAK], (2, 3)),
+        (["  raise", "torch.OutOfMemoryError: CUDA out of memory.", "hint: none"], (1, 3)),
+        (["ZeroDivisionError", *LEAK], (0, 1)),
+        (["Illegal instruction", "gone"], (0, 2)),
+        ([], (0, 0)),
+    ],
+)
+def test_the_reason_of_a_failure_is_its_last_error(lines, told):
+    assert list(_reason(lines, 1)) == lines[slice(*told)]
+
+
+def test_what_a_signal_ended_names_it_and_no_line_that_says_nothing():
+    assert _ending(2) == "exit code 2"
+    assert _ending(-signal.SIGKILL) == "killed by SIGKILL, perhaps for its memory"
+    assert _ending(-signal.SIGSEGV) == "killed by SIGSEGV"
+    assert _ending(-40) == "killed by signal 40"
+    assert _reason(LEAK, -signal.SIGKILL) == []
+    assert _reason(["RuntimeError: no", *LEAK], -signal.SIGABRT) == ["RuntimeError: no"]
+
+
+def test_an_earlier_attempts_error_is_not_told(in_tmp, capsys):
+    pool = pool_of("opo")
+    log = log_of(pool.waiting[0])
+    log.parent.mkdir(parents=True)
+    log.write_text("error: of another day\n")
+    pool._start_some()
+    [child] = pool.running
+    child.kill()
+    child.wait()
+    pool._end(child)
+    told = capsys.readouterr().err
+    assert f"{pool.failed[0].name} failed (killed by SIGKILL, perhaps for its memory)" in told
+    assert "of another day" not in told
+
+
 # --- devices ------------------------------------------------------------------------------------
 
 
@@ -188,6 +295,30 @@ def test_each_run_has_a_device_of_its_own(base, in_tmp):
             for child in pool.running:
                 child.kill()
                 child.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads another process's environment")
+def test_runs_at_once_share_the_threads_that_nobody_has_given_them(in_tmp, monkeypatch):
+    monkeypatch.delenv(THREADS)
+
+    def threads(*algorithms: str, sets: Sequence[str], jobs: int, devices=()) -> list[str | None]:
+        pool = pool_of(*algorithms, sets=sets, jobs=jobs, devices=devices)
+        pool._start_some()
+        found = [environment_of(child.pid).get(THREADS) for child in pool.running]
+        for child in pool.running:
+            child.kill()
+            child.wait()
+        return found
+
+    free, given = ["runtime.num_threads=0"], ["runtime.num_threads=1"]
+    share = str(max(1, num_cores() // 2))
+    assert threads("opo", "grpo", "ppo", sets=free, jobs=2) == [share, share]
+    assert threads("opo", "grpo", sets=free, jobs=9 * num_cores()) == [share, share]
+    assert threads("opo", sets=free, jobs=2) == [None]  # Alone, all are its own.
+    assert threads("opo", "grpo", sets=given, jobs=2) == [None, None]  # It sets its own number.
+    assert threads("opo", "grpo", sets=free, jobs=2, devices=["0", "1"]) == [None, None]
+    monkeypatch.setenv(THREADS, "7")
+    assert threads("opo", "grpo", sets=free, jobs=2) == ["7", "7"]
 
 
 def test_jobs_on_a_cpu_are_as_many_as_cores():

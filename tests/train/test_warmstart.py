@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from opo_cli.data import tiny
 from opo_cli.data.sources import load_problems
+from opo_cli.data.tasks import TASKS
+from opo_cli.data.tiny import CHAINS
 from opo_cli.errors import OpoError
 from opo_cli.presets import resolve
 from opo_cli.train.warmstart import (
@@ -23,9 +24,11 @@ from opo_cli.train.warmstart import (
 def test_what_shapes_the_base_names_its_folder(smoke):
     same = resolve("smoke", algorithm="ppo", named={"seed": 3}, overrides=["train.steps=9"])
     assert base_folder(same) == base_folder(smoke)
-    for change in ("warmstart.seed=1", "data.max_terms=4", "model.embedded.num_layers=2"):
+    changes = ("warmstart.seed=1", "data.max_terms=4", "model.embedded.num_layers=2")
+    for change in (*changes, "data.task=search"):
         assert base_folder(resolve("smoke", overrides=[change])) != base_folder(smoke)
-    assert data_folder(resolve("smoke", overrides=["data.seed=1"])) != data_folder(smoke)
+    for change in ("data.seed=1", "data.task=search"):
+        assert data_folder(resolve("smoke", overrides=[change])) != data_folder(smoke)
 
 
 def test_a_prepared_base_is_used_again(smoke, base):
@@ -39,8 +42,8 @@ def test_a_prepared_base_is_used_again(smoke, base):
 def test_training_problems_are_held_out_of_every_tier(smoke, base):
     questions = {problem.question for problem in load_problems(prepare(smoke)[0])}
     assert len(questions) == smoke.data.num_problems
-    for tier in tiny.TIERS:
-        assert not questions & {problem.question for problem in tiny.tier_problems(tier)}
+    for tier in CHAINS.tiers:
+        assert not questions & {problem.question for problem in CHAINS.tier_problems(tier)}
 
 
 def test_an_own_model_needs_no_warm_start(base, smoke):
@@ -50,16 +53,17 @@ def test_an_own_model_needs_no_warm_start(base, smoke):
     assert path == "somewhere"
 
 
-def test_the_base_is_the_same_every_time(smoke, base, tmp_path, monkeypatch):
-    short = [
-        "warmstart.stages=[{num_tokens=9000, learning_rate=0.005, styles={worked={share=1.0}}}]"
-    ]
-    config = resolve("smoke", overrides=short)
+@pytest.mark.parametrize("task", TASKS)
+def test_the_base_is_the_same_every_time(task, tmp_path, monkeypatch):
+    short = "warmstart.stages=[{num_tokens=9000, learning_rate=0.005, styles={worked={share=1.0}}}]"
+    config = resolve("smoke", overrides=[short, f"data.task={task}"])
     weights = []
     for place in ("first", "second"):
         monkeypatch.setenv("OPO_CACHE", str(tmp_path / place))
         path = prepare(config)[1]
         weights.append(subprocess.check_output(["cat", f"{path}/model.safetensors"]))
+        names = {problem.benchmark for problem in load_problems(prepare(config)[0])}
+        assert names == {TASKS[task].training}
     assert weights[0] == weights[1]
 
 

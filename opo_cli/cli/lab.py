@@ -1,0 +1,199 @@
+"""`opo lab`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opo_cli.cli.options import (
+    DEFAULT_PRESET,
+    Format,
+    FormatOption,
+    SetOption,
+    parse_names,
+    parse_numbers,
+    prepare_process,
+    set_threads,
+)
+
+if TYPE_CHECKING:
+    from opo_cli.config import Config
+    from opo_cli.lab.plan import LabPlan
+    from opo_cli.lab.settings import PolicySource, Request
+
+NAME = "lab"
+
+
+def command(
+    run: Annotated[str | None, typer.Option(help="A run's final, or newest, policy.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A Hugging Face model folder or hub id.")
+    ] = None,
+    along: Annotated[
+        str | None, typer.Option(metavar="RUN", help="All snapshots of a run, one by one.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", "-p", help="Without a run; else tiny. Its base.")
+    ] = None,
+    problems: Annotated[
+        str, typer.Option(help="A benchmark, or a data file; else the training problems.")
+    ] = "",
+    prompts: Annotated[int, typer.Option(help="Problems, drawn by the seed.")] = 256,
+    responses: Annotated[int, typer.Option(help="Per prompt, twice a group at least.")] = 32,
+    group_size: Annotated[str, typer.Option(help="Groups that are tried: 8,16.")] = "8,16",
+    estimators: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Else all that can be had.")
+    ] = None,
+    parameters: Annotated[
+        str, typer.Option(help="Of the gradients: all, last-block, lm-head or lora.")
+    ] = "all",
+    precondition: Annotated[
+        str, typer.Option(help="none, or adam: coordinates as its steps scale them.")
+    ] = "none",
+    reduction: Annotated[str, typer.Option(help="token-sum or seq-mean.")] = "token-sum",
+    use_tokens: Annotated[
+        bool, typer.Option("--token-gradients", help="A gradient per token, too: slow; for OTB.")
+    ] = False,
+    memory: Annotated[
+        float, typer.Option(help="GB for a prompt's gradients; beyond it, projections.")
+    ] = 4.0,
+    seed: Annotated[int, typer.Option(help="Of problems, samples, projections.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Lab folder; else one under labs/.")] = None,
+    html: Annotated[Path | None, typer.Option(help="The report as this file.")] = None,
+    overrides: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only how much memory and time it takes.")
+    ] = False,
+    format: FormatOption = Format.rich,
+) -> None:
+    """Measure which baseline lowers the gradient's variance, on this policy and these problems.
+
+    What is measured stays in the lab folder: a stopped lab goes on, and a finished one answers
+    other questions (--estimators, --group-size, --reduction) at once."""
+    from opo_cli.console import note
+    from opo_cli.console import out as stdout
+    from opo_cli.errors import OpoError
+    from opo_cli.lab.settings import Request, check_config, check_request
+
+    given = [name for name, value in (("run", run), ("model", model), ("along", along)) if value]
+    if len(given) > 1:
+        raise OpoError(f"--{given[0]} and --{given[1]}: one of them", "leave one out")
+    if preset and (run or along):
+        raise OpoError(f"--preset {preset} with a run, which has its own", "leave --preset out")
+    sizes = parse_numbers(group_size, "--group-size")
+    names = None if estimators is None else parse_names(estimators, "--estimators")
+    asked = Request(
+        prompts=prompts,
+        responses=responses,
+        problems=problems,
+        parameters=parameters,
+        precondition=precondition,
+        token_gradients=use_tokens,
+        seed=seed,
+        memory_gigabytes=memory,
+    )
+    check_request(asked, sizes)
+    config, sources, first = _policies(run, model, along, preset, asked, overrides or ())
+    check_config(config)
+    prepare_process()
+    set_threads(config)
+    _check_analysis(names, reduction)
+    plans, training = _plans(config, asked, sources, out, first)
+    if dry_run or any(not plan.folder.exists or plan.folder.missing() for plan in plans):
+        _measure(config, asked, plans, training, only_plan=dry_run)
+        if dry_run:
+            return
+    from opo_cli.lab.analysis import analyse
+    from opo_cli.lab.report import lab_report
+    from opo_cli.lab.store import load_lab
+    from opo_cli.report.tables import print_report
+
+    analyses = [
+        analyse(
+            load_lab(plan.folder.path),
+            group_sizes=sizes,
+            estimators=names,
+            reduction=reduction,
+            seed=seed,
+        )
+        for plan in plans
+    ]
+    print_report(stdout, lab_report(*analyses), format)
+    if html is not None:
+        from opo_cli.lab.page import render_lab
+        from opo_cli.records import write_text
+
+        write_text(html, render_lab(*analyses))
+        note(f"report: {html}")
+    note(f"measured: {plans[0].folder.path if len(plans) == 1 else plans[0].folder.path.parent}")
+
+
+def _policies(
+    run: str | None, model: str | None, along: str | None, preset: str | None, asked: Request, over
+) -> tuple[Config, list[PolicySource], str]:
+    """(config, policies, how the folder's name begins)."""
+    from opo_cli.lab.settings import PolicySource, policies_along, policy_of_run, run_config
+    from opo_cli.model.folder import model_source
+    from opo_cli.presets import resolve
+    from opo_cli.records import find_run
+
+    if run or along:
+        folder = find_run(run or along)
+        config = run_config(folder, over)
+        if along:
+            return config, policies_along(folder, asked), f"{folder.name}-along"
+        return config, [policy_of_run(folder, asked)], folder.name
+    name = preset or DEFAULT_PRESET
+    config = resolve(name, named={"model": {"path": model}} if model else None, overrides=over)
+    if config.model.path:
+        model_source(config.model.path)
+        label = Path(config.model.path).name
+        return config, [PolicySource(label=label, path=config.model.path)], label
+    return config, [PolicySource(label=f"{name}'s base", path="")], name
+
+
+def _check_analysis(names: list[str] | None, reduction: str) -> None:
+    """Before hours of measuring: raises OpoError for an unknown arm or reduction."""
+    from opo_cli.choose import choose
+    from opo_cli.lab.arms import ARMS
+    from opo_cli.lab.pool import REDUCTIONS
+
+    choose(reduction, REDUCTIONS, "reduction")
+    for name in names or ():
+        choose(name, ARMS, "estimator")
+
+
+def _plans(
+    config: Config, asked: Request, sources: list[PolicySource], out: Path | None, first: str
+) -> tuple[list[LabPlan], Path | None]:
+    """Makes problems and base where they are missing; they are part of what tells labs apart."""
+    from dataclasses import replace
+
+    from opo_cli.lab.plan import plan_lab, training_file
+    from opo_cli.train.warmstart import prepare
+
+    training = training_file(config, asked)
+    if not sources[0].path:
+        sources = [replace(sources[0], path=prepare(config)[1])]
+    return plan_lab(config, asked, sources, out, first), training
+
+
+def _measure(
+    config: Config, asked: Request, plans: list[LabPlan], training: Path | None, *, only_plan: bool
+) -> None:
+    from opo_cli.console import note
+    from opo_cli.lab.measure import measure
+    from opo_cli.model.device import check_gpus
+
+    def tell(rows: list[tuple[str, str]]) -> None:
+        for title, text in rows:
+            note(f"{title}: {text}")
+
+    check_gpus(config)
+    try:
+        measure(config, asked, plans, training, tell, only_plan=only_plan)
+    except KeyboardInterrupt:
+        note("stopped; the same command goes on with the prompts that are missing")
+        raise

@@ -1,0 +1,84 @@
+"""From the measured responses to what they say: all arms at all group sizes, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opo_cli.errors import OpoError
+from opo_cli.lab.arms import chosen
+from opo_cli.lab.mechanism import Mechanism, mechanism_of, points_of
+from opo_cli.lab.moments import cross_products, moments_of
+from opo_cli.lab.pool import draw, make_pool
+from opo_cli.lab.store import LabData
+from opo_cli.lab.verdict import SizeResult, judge
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """Of one policy on one set of prompts."""
+
+    settings: Mapping[str, Any]
+    """As measured."""
+    reduction: str
+    num_prompts: int
+    num_responses: int
+    """Per prompt; the fewest, where prompts differ."""
+    sizes: Sequence[SizeResult]
+    """In the order asked for; the first is the one that the conclusion is about."""
+    mechanism: Mechanism
+    points: Sequence[tuple[int, float, bool]]
+    """(length, ||g||^2, correct) of some of the responses."""
+
+
+def analyse(
+    data: LabData,
+    *,
+    group_sizes: Sequence[int],
+    estimators: Sequence[str] | None = None,
+    reduction: str = "token-sum",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Analysis:
+    """All that the lab says of `data`.
+
+    Args:
+        group_sizes: each at most half of the responses that every prompt has.
+        estimators: names of arms; None or empty: all.
+        reduction: one of `REDUCTIONS`.
+        seed: of the draws and the resamples.
+
+    Raises:
+        OpoError: an unknown name, a group size that does not fit, fewer than two prompts.
+    """
+    if not group_sizes:
+        raise OpoError("no group size to try", "--group-size 8")
+    pool = make_pool(data, reduction)
+    products = cross_products(pool)
+    sizes = []
+    for size in dict.fromkeys(group_sizes):
+        arms, left_out = chosen(estimators, pool, size)
+        sizes.append(
+            judge(
+                size,
+                arms,
+                moments_of(pool, arms, draw(pool, size, seed=seed)),
+                products,
+                left_out=left_out,
+                knows_unbiased=reduction == "token-sum",
+                resamples=resamples,
+                seed=seed,
+            )
+        )
+    return Analysis(
+        settings=data.settings,
+        reduction=reduction,
+        num_prompts=len(data.prompts),
+        num_responses=min(len(prompt.rewards) for prompt in data.prompts),
+        sizes=sizes,
+        mechanism=mechanism_of(pool),
+        points=points_of(pool, seed),
+    )

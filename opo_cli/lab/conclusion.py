@@ -1,0 +1,188 @@
+"""What the numbers say, in sentences: is OPO's baseline better here, can any matter, which to take.
+
+A sentence gives the reason that its own numbers show, and says so where they show none.
+"""
+
+from __future__ import annotations
+
+from opo_cli.lab.analysis import Analysis
+from opo_cli.lab.arms import REFERENCE
+from opo_cli.lab.intervals import Interval
+from opo_cli.lab.mechanism import Mechanism
+from opo_cli.lab.verdict import Result, SizeResult
+
+LITTLE_SPREAD = 0.2
+"""Of lengths within a prompt: their weights then move a baseline by less than its own noise."""
+BREAK_EVEN = 0.5
+"""The exponent below which the mean is nearer to the best baseline than length weights are, to
+first order in the spread of lengths."""
+LITTLE = 0.02
+"""A share of a step's variance that no run would notice."""
+LOWER = ("lower", "materially lower")
+
+
+def conclusion(analysis: Analysis) -> list[str]:
+    """One sentence each: on length weights, on what can matter, on what to choose."""
+    size = analysis.sizes[0]
+    found = [about_length(size, analysis.mechanism, analysis.reduction), about_share(size)]
+    return [sentence for sentence in (*found, about_choice(size)) if sentence]
+
+
+# --- length weights -----------------------------------------------------------------------------
+
+
+def about_length(size: SizeResult, why: Mechanism, reduction: str) -> str:
+    """ "" where `opo` was not tried."""
+    opo = size.of("opo")
+    if opo is None:
+        return ""
+    if opo.noise is None:
+        return (
+            "Whether length weights lower the noise cannot be told: the signal is not surely above "
+            "0, and without it only unbiased estimators compare."
+        )
+    told = f"noise {shown(opo.noise)} of {REFERENCE}'s"
+    if opo.word in LOWER:
+        return f"Length weighting (opo) lowers the gradient's noise ({told}): {_better(size, why)}."
+    if opo.word == "higher":
+        reason = _worse(why, reduction)
+        return f"Length weighting (opo) is worse than the mean ({told}) because {reason}."
+    if opo.word == "same":
+        return f"Length weighting (opo) makes no difference ({told}): {_neutral(why)}."
+    if not opo.noise.low <= 1 <= opo.noise.high:
+        told += ", which is not sure among so many estimators tried"
+    return f"Whether length weighting (opo) helps is not resolved ({told}): {_neutral(why)}."
+
+
+def _better(size: SizeResult, why: Mechanism) -> str:
+    alone = size.of("opo-loo")
+    if alone and alone.noise and alone.word not in LOWER and alone.noise.value > 1:
+        return (
+            "not by its weights, as without a response's own part it is no better "
+            f"(opo-loo {shown(alone.noise)}), but as that part damps long responses"
+        )
+    if _is_towards_best(why) and _surely(why.exponent, above=BREAK_EVEN):
+        return (
+            f"longer responses have larger gradients (exponent {shown(why.exponent)}) and "
+            f"{_lengths(why)}, so that its baseline lies {_baselines(why)}"
+        )
+    if _is_towards_best(why):
+        return f"its baseline lies {_baselines(why)}"
+    return "the reason is in none of the numbers measured here"
+
+
+def _worse(why: Mechanism, reduction: str) -> str:
+    is_away = bool(why.baselines) and not _is_towards_best(why)
+    if is_away and _surely(why.norm_ratio, above=1) and _surely(why.length_ratio, below=1):
+        return (
+            f"short answers are wrong. Wrong responses are {why.length_ratio.value:.2f} times as "
+            f"long as right ones and have {why.norm_ratio.value:.2f} times their squared gradient, "
+            f"so that its baseline lies {_baselines(why)}"
+        )
+    if _surely(why.exponent, below=BREAK_EVEN):
+        under = "" if reduction == "token-sum" else f" under {reduction}"
+        return f"the squared gradient does not grow with length{under} as the weights do" + (
+            f" (exponent {shown(why.exponent)})"
+        )
+    if is_away:
+        return f"its baseline lies {_baselines(why)}"
+    return "a weighted mean of so few responses is noisier than a plain one, and gains less"
+
+
+def _neutral(why: Mechanism) -> str:
+    if why.spread is None or why.spread.value < LITTLE_SPREAD:
+        spread = "not at all" if why.spread is None else f"by {why.spread.value:.0%} of their mean"
+        return f"lengths hardly vary within a prompt ({spread}), so that it is nearly the mean"
+    if why.num_mixed == 0:
+        return "no prompt has both right and wrong responses"
+    bounds = why.length_ratio
+    if bounds is not None and bounds.low <= 1 <= bounds.high:
+        return (
+            f"lengths say little about correctness (wrong ones are {shown(bounds)} times as long "
+            "as right ones), so that it is nearly the mean"
+        )
+    return f"its baseline lies {_baselines(why)}; more prompts would tell"
+
+
+def _is_towards_best(why: Mechanism) -> bool:
+    found = why.baselines
+    return bool(found) and abs(found["length"] - found["best"]) < abs(found["mean"] - found["best"])
+
+
+def _baselines(why: Mechanism) -> str:
+    found, side = why.baselines, "nearer to" if _is_towards_best(why) else "further from"
+    return (
+        f"at {found['length']:.2f}, {side} the best constant ({found['best']:.2f}) than the mean "
+        f"({found['mean']:.2f})"
+    )
+
+
+def _lengths(why: Mechanism) -> str:
+    if why.length_ratio is None:
+        return "lengths go with rewards"
+    side = "longer" if why.length_ratio.value > 1 else "shorter"
+    return f"wrong ones are {side} ({shown(why.length_ratio)} times right ones)"
+
+
+def _surely(found: Interval | None, *, above: float = -1e300, below: float = 1e300) -> bool:
+    return found is not None and found.low > above and found.high < below
+
+
+# --- what can matter, and what to choose --------------------------------------------------------
+
+
+def reach(size: SizeResult) -> float | None:
+    """The share of a step's variance that the best constant baseline would take off `rloo`'s; None
+    where the lab had too few responses for it."""
+    best = size.of("oracle")
+    if best is None or best.noise is None:
+        return None
+    return min(max(size.share.value, 0.0), 1.0) * max(1 - best.noise.value, 0.0)
+
+
+def about_share(size: SizeResult) -> str:
+    share, best = size.share, reach(size)
+    value, low, high = (min(each, 1.0) for each in (share.value, share.low, share.high))
+    bounds = f"{value:.0%} [{low:.0%}, {high:.0%}]"
+    text = (
+        f"A baseline touches {bounds} of the variance of a step's gradient with groups of "
+        f"{size.size}; the rest is that prompts differ"
+    )
+    if best is None:
+        return text + "."
+    if best < LITTLE:
+        return f"{text}. The best constant would take off {best:.1%}: no baseline can matter here."
+    return f"{text}. The best constant would take off {best:.0%} of the whole."
+
+
+def about_choice(size: SizeResult) -> str:
+    tried = [r for r in size.results if r.is_practical and r.name != REFERENCE and r.noise]
+    if not tried:
+        return "No practical estimator could be compared, so that none is advised."
+    lower = [result for result in tried if result.word in LOWER]
+    best = reach(size)
+    if not lower:
+        return (
+            f"No practical estimator is shown to be less noisy than {REFERENCE}: stay with it, or "
+            "with the mean, which is the same up to a factor."
+        )
+    first = min(lower, key=lambda result: result.noise.value)
+    worth = f"{size.size / first.noise.value:.1f}"
+    text = (
+        f"Least noisy in practice is {first.name} ({shown(first.noise)}): a group of {size.size} "
+        f"does what {worth} would with {REFERENCE}{_turned(first)}"
+    )
+    if best is not None and best < LITTLE and size.share.value * (1 - first.noise.value) < LITTLE:
+        return f"{text}; in a step's gradient that is too little to choose by."
+    return f"{text}. Less noise is no promise of higher accuracy: train both to see."
+
+
+def _turned(result: Result) -> str:
+    """A warning where the arm follows another direction."""
+    if result.cosine < 0.98:
+        return f", but its gradient points elsewhere (cosine {result.cosine:.2f})"
+    return ""
+
+
+def shown(found: Interval) -> str:
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

@@ -1,0 +1,342 @@
+"""From policies to lab folders: prompts are drawn once, and for every policy sampled, graded, and
+measured, a prompt at a time. What is measured of a prompt is a function of (seed, row)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from opo_cli.config import Config
+from opo_cli.console import progress, warn
+from opo_cli.data.sources import LAB_STREAM
+from opo_cli.errors import OpoError
+from opo_cli.grading.pool import Grader
+from opo_cli.lab.foreseen import PILOT, Foreseen
+from opo_cli.lab.gradients import (
+    TOGETHER,
+    Layout,
+    Vectors,
+    response_gradients,
+    takes_together,
+    token_gradients,
+    vector_bytes,
+)
+from opo_cli.lab.parameters import adam_scales, measured_parameters
+from opo_cli.lab.plan import LabPlan
+from opo_cli.lab.prompts import draw_prompts, load_prompts
+from opo_cli.lab.settings import CODE, PolicySource, Request
+from opo_cli.lab.store import LabFolder, PromptData
+from opo_cli.model.device import GIGABYTE, training_device
+from opo_cli.model.footprint import FP32, Microbatch
+from opo_cli.model.memory import out_of_memory
+from opo_cli.model.policy import check_context, choose_device, load_policy
+from opo_cli.model.precision import Precision
+from opo_cli.model.recompute import recompute_layers
+from opo_cli.model.shape import shape_of
+from opo_cli.records import source_digest
+from opo_cli.rollout.engine import choose_engine, engine_settings
+from opo_cli.rollout.revival import start_engine
+from opo_cli.train.batch import collate
+from opo_cli.train.budget import ENGINE_PARTS, changed, load_of, totals
+from opo_cli.train.rollouts import shaped
+from opo_cli.train.snapshots import MOMENTS, second_moments
+from opo_cli.types import GRADER_FAILURES, GradedGroup, Sampling
+
+EPSILON = 1e-8  # AdamW's.
+FUNC_COPIES, ATTENTION_COPIES = 2.8, 3
+"""Of activations, and of attention's matrices, that `torch.func` keeps; measured."""
+
+
+class Lab:
+    """The policies of one command, one after the other in the same model, engine and prompts."""
+
+    def __init__(self, config: Config, asked: Request, source: PolicySource, training: Path | None):
+        """Loads `source`, the first to be measured; `training`: see `load_prompts`.
+
+        Raises:
+            OpoError: model, problems or engine cannot be had, or do not fit together.
+        """
+        if config.runtime.num_threads:
+            torch.set_num_threads(config.runtime.num_threads)
+        self.config, self.asked = config, asked
+        device, _ = choose_device(config.runtime.device)
+        self.model, self.tokenizer = load_policy(source.path, device, Precision.of(config.model))
+        prompts = load_prompts(config, asked, training, self.tokenizer)
+        self.prompts = draw_prompts(prompts, asked)
+        check_context(self.model, self.prompts, config.rollout.max_new_tokens, "rollout")
+        self._moments = self._take(source)
+        with measured_parameters(self.model, asked.parameters, asked.seed) as parameters:
+            self._num_coordinates = sum(each.numel() for each in parameters.values())
+        if config.train.use_activation_checkpointing:
+            recompute_layers(self.model.base_model)
+        name, _ = choose_engine(config.runtime.engine, shape_of(self.model.config), device.type)
+        self.engine = start_engine(
+            name,
+            config.runtime.engine,
+            self.model,
+            self.tokenizer,
+            lambda: engine_settings(
+                config, is_training=False, bytes_to_come=self._gradient_bytes()
+            ),
+        )
+        self.failures = 0
+        self._layout = self._make_layout()
+
+    def _take(self, source: PolicySource) -> Mapping[str, torch.Tensor] | None:
+        """The checkpoint's weights; returns the moments that are asked for."""
+        uses_moments = self.asked.precondition == "adam"
+        if source.checkpoint is None:
+            return _load(Path(source.path) / MOMENTS) if uses_moments else None
+        state = _load(source.checkpoint)
+        self.model.load_state_dict(state["policy"])
+        names = [name for name, _ in self.model.named_parameters()]
+        return second_moments(state["optimizer"], names) if uses_moments else None
+
+    def load(self, source: PolicySource) -> None:
+        """Takes another policy's weights, of the same shape."""
+        if source.checkpoint is None:
+            other, _ = load_policy(source.path, self.model.device, Precision.of(self.config.model))
+            self.model.load_state_dict(other.state_dict())
+        self._moments = self._take(source)
+        self._layout = self._make_layout()
+        self.engine.load_weights(self.model, source.step or 0)
+
+    # --- memory ---
+
+    @property
+    def _is_whole(self) -> bool:
+        count = self.asked.responses
+        if self.asked.token_gradients:
+            count *= self.config.rollout.max_new_tokens
+        size = vector_bytes(self._num_coordinates, count, is_whole=True)
+        return size <= self.asked.memory_gigabytes * GIGABYTE
+
+    def _make_layout(self) -> Layout:
+        asked = self.asked
+        with measured_parameters(self.model, asked.parameters, asked.seed) as parameters:
+            scales = None
+            if self._moments is not None:
+                scales = adam_scales(self._moments, parameters, EPSILON)
+            return Layout.of(parameters, seed=asked.seed, is_whole=self._is_whole, scales=scales)
+
+    @property
+    def _weight_bytes(self) -> int:
+        return sum(each.numel() for each in self.model.parameters()) * FP32
+
+    def _sampling_bytes(self) -> int:
+        """The engine's, while it samples."""
+        count, shape = self.asked.responses, shape_of(self.model.config)
+        config = changed(self.config, {"rollout.group_size": count})
+        longest = max(len(prompt.token_ids) for prompt in self.prompts)
+        load = replace(load_of(config, shape, longest), num_rows=count * len(self.prompts))
+        others = self._weight_bytes + self._gradient_bytes()
+        parts = ENGINE_PARTS[self.engine.name](config, shape, training_device(config), load, others)
+        return totals(parts)[0]
+
+    def _gradient_bytes(self) -> int:
+        return self._activation_bytes() + self._vector_bytes()
+
+    def _vector_bytes(self) -> int:
+        count, most = self.asked.responses, self.config.rollout.max_new_tokens
+        found = vector_bytes(self._num_coordinates, count, is_whole=self._is_whole)
+        if self.asked.token_gradients:
+            tokens = vector_bytes(self._num_coordinates, count * most, is_whole=self._is_whole)
+            found += tokens
+        together = TOGETHER if takes_together(self.model) else 1
+        return found + together * self._num_coordinates * FP32
+
+    def _activation_bytes(self) -> int:
+        """Of the longest prompt's longest response, or so many as are taken together."""
+        config, most = self.config, self.config.rollout.max_new_tokens
+        shape = shape_of(self.model.config)
+        together = TOGETHER if takes_together(self.model) else 1
+        longest = max(len(prompt.token_ids) for prompt in self.prompts) + most
+        one = Microbatch(
+            shape=shape,
+            num_tokens=together * longest,
+            num_scored=together * (longest if together > 1 else most),
+            dtype=config.model.compute_dtype,
+            head_dtype=config.model.head_dtype.replace("compute", config.model.compute_dtype),
+            is_gpu=self.model.device.type == "cuda",
+            use_checkpointing=config.train.use_activation_checkpointing,
+        )
+        found = max(one.in_layers().total, one.at_the_head().total)
+        if together == 1:
+            return found
+        attention = together * shape.num_layers * shape.num_heads * longest**2 * FP32
+        return int(FUNC_COPIES * found + ATTENTION_COPIES * attention)
+
+    def foresee(self, num_prompts: int) -> Foreseen:
+        """By measuring some responses to the first prompt, which are thrown away."""
+        sampling = self._sampling(min(PILOT, self.asked.responses))
+        started = time.monotonic()
+        groups = self.engine.generate(self.prompts[:1], sampling, stream=(LAB_STREAM,))
+        rollouts = groups[0].rollouts
+        sampled = (time.monotonic() - started) / len(rollouts)
+        with Grader(self.config.grading) as grader:
+            graded = grader.grade(groups)
+        self.engine.sleep()
+        started = time.monotonic()
+        with self._parameters() as parameters:
+            self._measured(graded[0], None, parameters)
+        measured = (time.monotonic() - started) / len(rollouts)
+        self.engine.load_weights(self.model, 0)
+        return Foreseen(
+            num_coordinates=self._num_coordinates,
+            is_whole=self._is_whole,
+            weight_bytes=self._weight_bytes,
+            sampling_bytes=self._sampling_bytes(),
+            activation_bytes=self._activation_bytes(),
+            vector_bytes=self._vector_bytes(),
+            seconds=(sampled + measured) * self.asked.responses * num_prompts,
+        )
+
+    # --- measuring ---
+
+    def measure(self, folder: LabFolder, title: str) -> None:
+        """What the folder lacks, of the policy that is loaded.
+
+        Raises:
+            OpoError: out of memory, or another process does the same.
+        """
+        count, num_prompts = self.asked.responses, len(self.prompts)
+        size = max(1, self.config.rollout.max_rows // count)
+        with (
+            folder.locked(),
+            Grader(self.config.grading) as grader,
+            progress(f"measure {title}", num_prompts) as update,
+        ):
+            missing = set(folder.missing())
+            for start in range(0, num_prompts, size):
+                rows = range(start, min(start + size, num_prompts))
+                if missing.isdisjoint(rows):
+                    continue
+                # All of them, measured or not: rounding may depend on who shares a batch.
+                graded, greedy = self._sampled(rows, grader)
+                self.engine.sleep()
+                with self._parameters() as parameters:
+                    for row, group, reward in zip(rows, graded, greedy, strict=True):
+                        if row in missing:
+                            folder.add(row, self._measured(group, reward, parameters))
+                        update(row + 1)
+                self.engine.load_weights(self.model, 0)
+
+    def _sampling(self, count: int, temperature: float = 1.0) -> Sampling:
+        most = self.config.rollout.max_new_tokens
+        return Sampling(num_responses=count, max_new_tokens=most, temperature=temperature)
+
+    def _sampled(self, rows: range, grader: Grader) -> tuple[list[GradedGroup], list[float]]:
+        """(graded groups, rewards of the greedy responses)."""
+        prompts, count = self.prompts[rows.start : rows.stop], self.asked.responses
+        groups = self.engine.generate(
+            prompts,
+            self._sampling(count),
+            stream=(LAB_STREAM, self.asked.seed),
+            first_row=rows.start * count,
+        )
+        greedy = self.engine.generate(prompts, self._sampling(1, 0.0), stream=(0,))
+        graded, answers = grader.grade(groups), grader.grade(greedy)
+        self.failures += sum(
+            grade.reason in GRADER_FAILURES for group in graded for grade in group.grades
+        )
+        rewards = shaped(collate(answers, torch.device("cpu")), self.config).rewards
+        return graded, rewards.tolist()
+
+    @contextmanager
+    def _parameters(self):
+        asked = self.asked
+        hint = "--memory of less, --parameters last-block, or train.use_activation_checkpointing"
+        with (
+            out_of_memory("taking gradients", hint),
+            measured_parameters(self.model, asked.parameters, asked.seed) as parameters,
+        ):
+            yield parameters
+
+    def _measured(
+        self, group: GradedGroup, greedy_reward: float | None, parameters: Mapping[str, Any]
+    ) -> PromptData:
+        batch = shaped(collate([group], self.model.device), self.config)
+        vectors, norms = Vectors(self._layout, len(batch)), np.zeros(len(batch))
+        for found in response_gradients(self.model, parameters, batch.sequences):
+            vectors.add(found.row, found.parts)
+            norms[found.row] = found.logit_norms.double().sum().item()
+        return PromptData(
+            problem_id=group.group.prompt.problem.id,
+            gram=vectors.gram(),
+            rewards=batch.rewards.double().cpu().numpy(),
+            lengths=batch.loss_lengths.cpu().numpy(),
+            correct=batch.correct.cpu().numpy(),
+            truncated=batch.truncated.cpu().numpy(),
+            logit_norms=norms,
+            greedy_reward=greedy_reward,
+            sketch=vectors.sketches(),
+            **self._tokens(batch, parameters),
+        )
+
+    def _tokens(self, batch, parameters: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Of the tokens that count in the loss."""
+        if not self.asked.token_gradients:
+            return {}
+        vectors = Vectors(self._layout, int(batch.loss_lengths.sum()))
+        kept, norms = batch.is_trained.nonzero().squeeze(-1), []
+        if len(kept):
+            sequences = batch.sequences.select(kept)
+            for found in token_gradients(self.model, parameters, sequences):
+                vectors.add(found.row, found.parts)
+                norms.append(found.logit_norms.item())
+        return {"token_gram": vectors.gram(), "token_norms": np.array(norms)}
+
+
+def _load(file: Path) -> dict[str, Any]:
+    """Raises OpoError where it is damaged."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # A damaged file surfaces as almost any type.
+        raise OpoError(
+            f"'{file}' does not load: {type(error).__name__}",
+            "opo train --resume writes another; or measure a finished run",
+        ) from error
+
+
+def measure(
+    config: Config,
+    asked: Request,
+    plans: Sequence[LabPlan],
+    training: Path | None,
+    tell: Callable[[list[tuple[str, str]]], None],
+    *,
+    only_plan: bool,
+) -> None:
+    """Measures what is missing.
+
+    Args:
+        plans: of policies of one shape.
+        training: see `load_prompts`.
+        tell: takes the rows of `Foreseen`, before anything is written.
+        only_plan: stops behind that.
+
+    Raises:
+        OpoError: see `Lab`.
+    """
+    left = [len(plan.folder.missing()) if plan.folder.exists else asked.prompts for plan in plans]
+    open_plans = [plan for plan, count in zip(plans, left, strict=True) if count] or list(plans)
+    lab = Lab(config, asked, open_plans[0].source, training)
+    with closing(lab.engine):
+        tell(lab.foresee(sum(left)).rows)
+        if only_plan:
+            return
+        for number, plan in enumerate(open_plans):
+            if number:
+                lab.load(plan.source)
+            if not plan.folder.exists:
+                plan.folder.start(plan.settings, source_digest(*CODE))
+            lab.measure(plan.folder, plan.source.label)
+    if lab.failures:
+        warn(f"the grader failed on {lab.failures} responses, which earned no reward")

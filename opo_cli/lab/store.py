@@ -1,0 +1,159 @@
+"""What the lab keeps of what it measured, and its folder: `lab.json`, written first, says what is
+measured; `prompts/000012.npz` holds the prompt of that row, whole or not there.
+
+Shape legend: N responses of a prompt, k sketch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opo_cli.errors import OpoError
+from opo_cli.records import disk_errors, environment, read_json, write_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptData:
+    """What the lab keeps of one prompt."""
+
+    problem_id: str
+    gram: np.ndarray
+    """(N, N) float64: g_i . g_j, g_i = gradient of sum_t log pi(y_i,t) over the measured parameters
+    (preconditioned where asked)."""
+    rewards: np.ndarray
+    """(N,) float64, as training shapes them."""
+    lengths: np.ndarray
+    """(N,) int64 loss tokens; 0 of a response that training would leave out."""
+    correct: np.ndarray
+    """(N,) bool."""
+    truncated: np.ndarray
+    """(N,) bool."""
+    logit_norms: np.ndarray
+    """(N,) float64: sum_t (1 - 2 pi_t + sum_v pi_v^2)."""
+    greedy_reward: float | None
+    """Of the greedy response; None: not sampled."""
+    sketch: np.ndarray
+    """(N, k) float32: seeded random projection of g_i, E[<s_i, s_j>] = g_i . g_j across prompts."""
+    token_gram: np.ndarray | None = None
+    """(sum of lengths, same) float64: products of single-token scores, where affordable."""
+    token_norms: np.ndarray | None = None
+    """(sum of lengths,) per-token logit norms, in the order of token_gram."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabData:
+    settings: Mapping[str, Any]
+    prompts: Sequence[PromptData]
+
+
+class LabFolder:
+    """The files of one policy's lab."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "lab.json").is_file()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self._contents["settings"]
+
+    @property
+    def code(self) -> str:
+        """A hash of the source code that measures."""
+        return self._contents["code"]
+
+    @property
+    def _contents(self) -> dict[str, Any]:
+        found = read_json(self.path / "lab.json")
+        if not isinstance(found, dict) or not {"settings", "code"} <= found.keys():
+            raise OpoError(
+                f"'{self.path / 'lab.json'}' is none of this program's",
+                "choose another folder with --out",
+            )
+        return found
+
+    def start(self, settings: Mapping[str, Any], code: str) -> None:
+        content = {"settings": settings, "code": code, "environment": environment()}
+        write_json(self.path / "lab.json", content)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Raises OpoError where another process works on this lab. The lock dies with its owner."""
+        with (self.path / "lab.json").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OpoError(
+                    f"another process is at work on '{self.path}'", "wait for it, or choose --out"
+                ) from None
+            yield
+
+    def file(self, row: int) -> Path:
+        return self.path / "prompts" / f"{row:06d}.npz"
+
+    def missing(self) -> list[int]:
+        """Rows that are not measured yet."""
+        return [row for row in range(self.settings["prompts"]) if not self.file(row).is_file()]
+
+    def add(self, row: int, prompt: PromptData) -> None:
+        target = self.file(row)
+        target.parent.mkdir(exist_ok=True)
+        values = {field.name: getattr(prompt, field.name) for field in fields(PromptData)}
+        arrays = {name: np.asarray(value) for name, value in values.items() if value is not None}
+        if prompt.token_gram is not None:  # By far the largest; its sums were float32's.
+            arrays["token_gram"] = prompt.token_gram.astype(np.float32)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
+            written = Path(scratch) / target.name
+            with disk_errors(target), written.open("wb") as file:
+                np.savez(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            written.replace(target)
+
+    def read(self, row: int) -> PromptData:
+        """Raises OpoError where the file is damaged."""
+        path = self.file(row)
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+                values: dict[str, Any] = {name: found[name] for name in found.files}
+            values["problem_id"] = str(values["problem_id"])
+            greedy = values.get("greedy_reward")
+            values["greedy_reward"] = None if greedy is None else float(greedy)
+            if "token_gram" in values:
+                values["token_gram"] = values["token_gram"].astype(np.float64)
+            return PromptData(**values)
+        except Exception as error:  # A damaged file surfaces as almost any type.
+            raise OpoError(
+                f"'{path}' does not load: {type(error).__name__}",
+                "remove it, and give the command again: it is measured anew",
+            ) from error
+
+
+def load_lab(folder: Path) -> LabData:
+    """
+    Raises:
+        OpoError: no lab, one that is not finished, or a damaged file.
+    """
+    lab = LabFolder(folder)
+    if not lab.exists:
+        raise OpoError(f"there is no lab at '{folder}'", "opo lab measures one")
+    missing = lab.missing()
+    if missing:
+        raise OpoError(
+            f"the lab at '{folder}' lacks {len(missing)} of {lab.settings['prompts']} prompts",
+            "give the command that began it again: it goes on",
+        )
+    prompts = [lab.read(row) for row in range(lab.settings["prompts"])]
+    return LabData(settings=lab.settings, prompts=prompts)
