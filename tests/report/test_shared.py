@@ -152,8 +152,8 @@ def test_budgets_are_counted_not_believed(make_run):
     assert equal_budgets(arms) == ["steps", "samples", "tokens"]  # 200 and 203 tokens.
     line = budget_line(arms, "samples")
     assert line == (
-        "budget: matched by samples; equal steps (2), samples (128), tokens (200 to 203, within a step); "
-        "not equal: gradient steps opo 2, grpo 8"
+        "budget: matched by samples; equal steps (2), samples (128), "
+        "tokens (200 to 203, within a step); not equal: gradient steps opo 2, grpo 8"
     )
     assert obstacles(arms, "samples") == []
     assert obstacles(arms, "gradient-steps") == ["they used different numbers of gradient steps"]
