@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from opo_cli.errors import OpoError
 from opo_cli.lab.arms import chosen
 from opo_cli.lab.mechanism import Mechanism, mechanism_of, points_of
@@ -52,11 +54,18 @@ def analyse(
         seed: of the draws and the resamples.
 
     Raises:
-        OpoError: an unknown name, a group size that does not fit, fewer than two prompts.
+        OpoError: an unknown name, a group size that does not fit, fewer than two prompts, or none
+            with responses of different reward.
     """
     if not group_sizes:
         raise OpoError("no group size to try", "--group-size 8")
     pool = make_pool(data, reduction)
+    if not any(_varies(prompt.rewards) for prompt in data.prompts):
+        raise OpoError(
+            f"none of {len(data.prompts)} prompts has responses of different reward: every "
+            "gradient is 0",
+            "more --prompts or --responses, or --problems that the policy solves now and then",
+        )
     products = cross_products(pool)
     sizes = []
     for size in dict.fromkeys(group_sizes):
@@ -82,3 +91,7 @@ def analyse(
         mechanism=mechanism_of(pool),
         points=points_of(pool, seed),
     )
+
+
+def _varies(rewards: np.ndarray) -> bool:
+    return len(np.unique(rewards[np.isfinite(rewards)])) > 1

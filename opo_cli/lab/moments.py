@@ -151,7 +151,7 @@ def share_of_noise(
 
     A step's gradient varies because its groups are samples (V) and because its prompts are. The
     second is E||E g_x||^2 - ||E g||^2, from products of different prompts; it may come out below 0
-    by chance, and f above 1.
+    by chance, and f above 1. nan where nothing varies, as in a resample of prompts without signal.
 
     Args:
         variance, square: (M,) V and Q of the reference.
@@ -162,4 +162,5 @@ def share_of_noise(
     pairs = total**2 - (weights**2).sum(1)
     common = np.einsum("rx,rx->r", weights @ products, weights) / np.where(pairs > 0, pairs, 1)
     noise, between = weights @ variance / total, weights @ square / total - common
-    return noise / (noise + between)
+    whole = noise + between
+    return np.divide(noise, whole, out=np.full_like(noise, np.nan), where=whole != 0)

@@ -182,7 +182,8 @@ def test_a_training_file_is_cleaned_and_audited(files: Path, capfd):
     assert (facts["name"], facts["source"]) == ("train", "train.jsonl")
     counts = {"rows": 6, "problems": 4, "duplicates": 1, "unusable": 1, "overlapping": 0}
     assert facts["counts"] == counts
-    (row,) = report["benchmarks"]
+    row, validation = report["benchmarks"]
+    assert (validation["benchmark"], validation["num_hit"]) == ("tiny-validation", 0)
     assert (row["benchmark"], row["num_problems"]) == ("bench", 2)
     assert (row["num_training"], row["num_hit"], row["num_copies"]) == (2, 2, 2)
     assert row["examples"][0]["training"] == "0002"
@@ -203,6 +204,5 @@ def test_a_limit_takes_the_first(files: Path):
 
 
 def test_other_benchmarks_to_audit(files: Path):
-    assert [row["benchmark"] for row in prepared(audit=["tiny-easy"])[2]["benchmarks"]] == [
-        "tiny-easy"
-    ]
+    found = prepared(audit=["tiny-easy"])[2]["benchmarks"]
+    assert [row["benchmark"] for row in found] == ["tiny-easy", "tiny-validation"]

@@ -89,6 +89,15 @@ def test_analysis_repeats_and_wants_a_group_size():
         analysed(3, group_sizes=[])
 
 
+def test_without_any_difference_of_rewards_there_is_nothing_to_say():
+    lab = lab_of([make_toy(i) for i in range(3)], 8, seed=0)
+    prompts = [replace(prompt, rewards=0 * prompt.rewards) for prompt in lab.prompts]
+    with pytest.raises(OpoError, match="none of 3 prompts has responses of different reward"):
+        analyse(LabData(settings={}, prompts=prompts), group_sizes=[2])
+    prompts = [lab.prompts[0], *prompts[1:]]  # One is enough, and resamples without it are none.
+    assert analyse(LabData(settings={}, prompts=prompts), group_sizes=[2]).num_prompts == 3
+
+
 def test_the_forest_has_one_in_the_middle_and_labels_apart(along):
     found = forest(along[-1].sizes[0])
     places = [at for at, _ in found.ticks]
