@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from opo_cli.certificate import Certificate
 from opo_cli.metrics import BUDGETS
 from opo_cli.report.compare_tables import (
     BEHAVIOUR,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def records_of(comparison: Comparison) -> list[dict[str, Any]]:
-    """Tidy: one record per number. Those of an arm's results have its certificate."""
+    """Tidy: one record per number, each with the certificate of its arm."""
     records = [record for arm in comparison.arms for record in _of_arm(arm, comparison)]
     records += learning_records(comparison.learning)
     records += [record for arm in comparison.chosen for record in _of_dynamics(arm)]
@@ -37,17 +38,20 @@ def records_of(comparison: Comparison) -> list[dict[str, Any]]:
     for value, contrasts in families.items():
         each = [] if contrasts.each is contrasts.overall else contrasts.each
         records += [_of_contrast(c, comparison, value) for c in (*contrasts.overall, *each)]
-    return records
+    certificates = {arm.label: arm.certificate for arm in comparison.arms}
+    return [record | _certified(certificates[record["algorithm"]]) for record in records]
 
 
-def _of_arm(arm: Arm, comparison: Comparison) -> list[dict[str, Any]]:
-    keys = {key: (lambda r, k=key: r.get(k)) for key in (*BEHAVIOUR, *DIVERSITY)}
-    certificate = arm.certificate
-    certified = {
+def _certified(certificate: Certificate) -> dict[str, Any]:
+    return {
         "certificate": certificate.label,
         "num_exact_steps": certificate.num_exact,
         "num_steps": certificate.num_steps,
     }
+
+
+def _of_arm(arm: Arm, comparison: Comparison) -> list[dict[str, Any]]:
+    keys = {key: (lambda r, k=key: r.get(k)) for key in (*BEHAVIOUR, *DIVERSITY)}
     records: list[dict[str, Any]] = []
     for benchmark in benchmarks_of([arm]):
         for title, read in (measures(comparison.arms) | keys).items():
@@ -63,7 +67,6 @@ def _of_arm(arm: Arm, comparison: Comparison) -> list[dict[str, Any]]:
                     "half_width_95": after.half_width,
                     "sd_between_seeds": after.sd,
                     "num_seeds": after.num_seeds,
-                    **certified,
                 }
             )
     used = {f"training_{u.replace('-', '_')}": totals(arm, u).tolist() for u in UNITS}
@@ -77,7 +80,6 @@ def _of_arm(arm: Arm, comparison: Comparison) -> list[dict[str, Any]]:
                 "final": cost.mean,
                 "sd_between_seeds": cost.sd,
                 "num_seeds": cost.num_seeds,
-                **certified,
             }
         )
     return records

@@ -36,7 +36,7 @@ def test_missing_values_drop_out():
 
 
 def test_equal_seeds_have_an_interval_of_zero():
-    assert over_seeds([0.25, 0.25]) == Estimate(0.25, 0.0, 2)
+    assert over_seeds([0.25, 0.25]) == Estimate(0.25, 0.0, 2, 0.0)
 
 
 def test_intervals_cover_the_mean_as_often_as_they_say():
