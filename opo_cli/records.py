@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,23 @@ def _version(package: str) -> str | None:
         return None
 
 
+@contextmanager
+def locked_by_us(file: Path) -> Iterator[None]:
+    """Around work on the folder that `file` is in. The lock dies with its owner.
+
+    Raises:
+        OpoError: another process works on it.
+    """
+    with file.open() as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OpoError(
+                f"another process is at work on '{file.parent}'", "wait for it, or choose --out"
+            ) from None
+        yield
+
+
 class RunFolder:
     """One run's files."""
 
@@ -255,17 +272,9 @@ class RunFolder:
     def is_finished(self) -> bool:
         return (self.model / "config.json").is_file()
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Raises OpoError where another process works on this run. The lock dies with its owner."""
-        with (self.path / "config.json").open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OpoError(
-                    f"another process is at work on '{self.path}'", "wait for it, or choose --out"
-                ) from None
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """See `locked_by_us`."""
+        return locked_by_us(self.path / "config.json")
 
     def config(self) -> dict[str, Any]:
         return read_json(self.path / "config.json")

@@ -110,10 +110,10 @@ def command(
             "--preset, not with finished runs",
             "leave them out, or give a preset instead of runs",
         )
-    check_share(margin, "--margin")
-    check_target(out, is_folder=True)
-    check_target(html, is_folder=False)
-    check_target(figures, is_folder=True)
+    _check_share(margin, "--margin")
+    _check_target(out, is_folder=True)
+    _check_target(html, is_folder=False)
+    _check_target(figures, is_folder=True)
     failed: list[Cell] = []
     defaults = Compare()
     if preset:
@@ -173,7 +173,7 @@ def _metrics(curves: str) -> list[str]:
     return names
 
 
-def check_share(value: float | None, option: str) -> None:
+def _check_share(value: float | None, option: str) -> None:
     """Raises OpoError where it is not between 0 and 1."""
     from opo_cli.errors import OpoError
 
@@ -192,7 +192,7 @@ def _only(sweeps: list[str]) -> str:
     return sweeps[0]
 
 
-def check_target(path: str | None, *, is_folder: bool) -> None:
+def _check_target(path: str | None, *, is_folder: bool) -> None:
     """Before hours of work are spent on what cannot be written.
 
     Raises:

@@ -6,11 +6,10 @@ Shape legend: N responses of a prompt, k sketch.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from opo_cli.errors import OpoError
-from opo_cli.records import disk_errors, environment, read_json, write_json
+from opo_cli.records import disk_errors, environment, locked_by_us, read_json, write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +87,9 @@ class LabFolder:
         content = {"settings": settings, "code": code, "environment": environment()}
         write_json(self.path / "lab.json", content)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Raises OpoError where another process works on this lab. The lock dies with its owner."""
-        with (self.path / "lab.json").open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OpoError(
-                    f"another process is at work on '{self.path}'", "wait for it, or choose --out"
-                ) from None
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """See `locked_by_us`."""
+        return locked_by_us(self.path / "lab.json")
 
     def file(self, row: int) -> Path:
         return self.path / "prompts" / f"{row:06d}.npz"

@@ -137,7 +137,7 @@ def report(comparison: Comparison) -> Report:
             *warnings_of(comparison),
             *sentences,
             "",
-            *facts_lines(comparison),
+            *(f"{name}: {value}" for name, value in facts(comparison)),
             *not_shared(comparison.arms),
         ],
         drawing=_curve_lines(comparison),
@@ -235,10 +235,6 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("seeds", " or ".join(map(str, seeds)) + " per arm"),
         ("benchmarks", ", ".join(common_benchmarks(arms)) or "none"),
     ]
-
-
-def facts_lines(comparison: Comparison) -> list[str]:
-    return [f"{name}: {value}" for name, value in facts(comparison)]
 
 
 def results_of(comparison: Comparison) -> dict[str, Any]:

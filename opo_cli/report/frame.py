@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from opo_cli.errors import OpoError
-from opo_cli.report.pageparts import harmless, is_numeric, kind, one_line
+from opo_cli.report.pageparts import harmless, kind, one_line
 from opo_cli.report.styles import Style
+from opo_cli.report.tables import numeric_columns
 
 WEB = Path(__file__).parent / "web"
 
@@ -49,7 +50,7 @@ def fill(template: str, script: str, data: str, styles: Sequence[Style], **field
     scripts = [_inline(text) for text in texts]
     return environment.get_template(template).render(
         styles=styles,
-        is_numeric=is_numeric,
+        numeric_columns=numeric_columns,
         css=Markup(_web("page.css")),
         policy=_policy(scripts),
         scripts=[Markup(script) for script in scripts],

@@ -50,11 +50,6 @@ def kind(word: str) -> str:
     return KINDS.get(word, "unknown")
 
 
-def is_numeric(cells: Sequence[str]) -> bool:
-    """Of a column: whether it is aligned to the right."""
-    return all(str(cell)[:1] in "-+−±.0123456789" for cell in cells) and any(map(str, cells))
-
-
 def shortened(samples: Sequence[Sample]) -> list[Sample]:
     """Responses cut, where all of them together are longer than a page carries; the cut is told."""
     responses = [r for s in samples for group in s.responses.values() for r in group]

@@ -92,16 +92,19 @@ def _rich(table: Table) -> rich.table.Table:
     shown = rich.table.Table(
         title=escape(table.title) or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD
     )
-    numbers = [all(_is_number(row[i]) for row in table.rows) for i in range(len(table.head))]
-    for head, is_number in zip(table.head, numbers, strict=True):
+    for head, is_number in zip(table.head, numeric_columns(table), strict=True):
         shown.add_column(escape(head), justify="right" if is_number else "left", overflow="fold")
     for row in table.rows:
         shown.add_row(*(escape(str(cell)) for cell in row))
     return shown
 
 
-def _is_number(cell: str) -> bool:
-    return not cell or cell[0] in "-+.0123456789±"
+def numeric_columns(table: Table) -> list[bool]:
+    """Of each column, whether it is aligned to the right: numbers, gaps, and not gaps alone."""
+    columns = ([str(row[i]) for row in table.rows] for i in range(len(table.head)))
+    return [
+        any(cells) and all(cell[:1] in "-+−±.0123456789" for cell in cells) for cells in columns
+    ]
 
 
 def _markdown(table: Table) -> str:
@@ -138,13 +141,13 @@ def _latex(table: Table) -> str:
         " & ".join(latex_text(str(cell)) for cell in row) + r" \\"
         for row in (table.head, *table.rows)
     ]
-    numbers = [all(_is_number(row[i]) for row in table.rows) for i in range(len(table.head))]
+    sides = "".join("r" if is_number else "l" for is_number in numeric_columns(table))
     caption = ". ".join(latex_text(part) for part in (table.title, *table.note.split("\n")) if part)
     lines = [
         r"\begin{table}",
         r"\centering",
         *([rf"\caption{{{caption}}}"] if caption else []),
-        rf"\begin{{tabular}}{{{''.join('r' if is_number else 'l' for is_number in numbers)}}}",
+        rf"\begin{{tabular}}{{{sides}}}",
         *(r"\toprule", head, r"\midrule", *rows, r"\bottomrule"),
         r"\end{tabular}",
         r"\end{table}",
