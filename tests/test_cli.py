@@ -149,6 +149,7 @@ MISTAKES = [
     ("compare --preset tiny --measure best", "neither avg nor pass@K", "--measure pass@4"),
     ("compare --preset tiny --against pop", "unknown algorithm of these 'pop'", "did you mean"),
     ("compare --preset tiny --margin 2", "--margin 2 is not between 0 and 1", "0.02"),
+    ("compare --preset tiny --html a/", "'a/' is a folder", "name a file in it"),
     ("compare --preset tiny --html .", "'.' is a folder", "name a file in it"),
     ("compare --preset tiny --out /dev/null/x", "'/dev/null/x' cannot be written", "another place"),
     ("compare run --jobs 0", "go with --preset", "instead of runs"),

@@ -206,6 +206,8 @@ def _check_target(path: str | None, *, is_folder: bool) -> None:
     if path is None:
         return
     target = Path(path)
+    if not is_folder and path.endswith("/"):
+        raise OpoError(f"'{path}' is a folder", "name a file in it")
     if target.exists() and target.is_dir() != is_folder:
         is_one, hint = ("a folder", "name a file in it") if target.is_dir() else ("a file", "")
         raise OpoError(f"'{path}' is {is_one}", hint or "name a folder")
