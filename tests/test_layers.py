@@ -31,6 +31,7 @@ LAYERS = {
     "evaluate": 5,
     "train": 6,
     "lab": 6,
+    "doctor": 6,
     "cli": 7,
 }
 TOP = ("__init__", "__main__")
@@ -87,6 +88,7 @@ def imports_of_package(name: str) -> set[str]:
         ["train", "--help"],
         ["list", "algorithms"],
         ["list", "runs"],
+        ["doctor", "--help"],
         ["train", "--preset", "tinny"],
         ["train", "--algorithm", "opoo"],
         ["train", "--set", "algorithm.advantage=rlo"],

@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from opo_cli import __version__
-from opo_cli.cli import compare, eval, grade, lab, list, prepare, replay, show, train
+from opo_cli.cli import compare, doctor, eval, grade, lab, list, prepare, replay, show, train
 from opo_cli.console import complain
 from opo_cli.errors import OpoError
 
@@ -37,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (prepare, train, eval, grade, show, replay, compare, lab, list):
+for module in (prepare, train, eval, grade, show, replay, compare, lab, list, doctor):
     app.command(module.NAME)(module.command)
 
 

@@ -1,0 +1,1 @@
+"""`opo doctor`: what is wrong on this machine, and how to mend it."""

@@ -1,0 +1,95 @@
+"""The cache, and the hub behind it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+from opo_cli.doctor.findings import Finding, ok
+from opo_cli.errors import first_line
+from opo_cli.records import cache_folder
+
+GIGABYTE = 10**9
+HUB_SECONDS = 3.0  # All that a network may take.
+LITTLE_DISK = 10**8
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+TRUE = ("1", "ON", "YES", "TRUE")
+ELSEWHERE = "export OPO_CACHE=A_FOLDER_THAT_YOU_MAY_WRITE"
+
+
+def check_cache() -> Iterator[Finding]:
+    try:
+        folder = cache_folder()
+    except RuntimeError:  # Path.expanduser, where nothing says what ~ is.
+        yield Finding("cache", "problem", "HOME is not set, so there is no cache", ELSEWHERE)
+        return
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"opo")
+            file.flush()
+    except OSError as error:
+        told = f"cannot write in {there}: {error.strerror}"
+        yield Finding("cache", "problem", told, ELSEWHERE)
+        return
+    free = shutil.disk_usage(there).free
+    told = f"{folder}, {_size(folder)}, {free / GIGABYTE:.1f} GB free"
+    if free < LITTLE_DISK:
+        yield Finding("cache", "problem", told, f"free some space there, or {ELSEWHERE}")
+        return
+    yield ok("cache", told)
+
+
+def _size(folder: Path) -> str:
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return f"{sum(sizes) / 10**6:.0f} MB in {len(sizes)} files" if sizes else "empty"
+
+
+def check_hub() -> Iterator[Finding]:
+    """One short request, unless the settings say that there is no network. Never the token."""
+    from huggingface_hub import constants, get_token
+
+    token = "a token is set" if get_token() else "no token"
+    offline = [name for name in OFFLINE if os.environ.get(name, "").upper() in TRUE]
+    if offline:
+        yield ok("hub", f"not checked: {offline[0]} is set; {token}")
+        return
+    host = urlsplit(constants.ENDPOINT).hostname or "the hub"
+    error = _unreachable(constants.ENDPOINT)
+    if error is None:
+        yield ok("hub", f"{host} answers; {token}")
+    else:
+        told = f"{host} cannot be reached: {error}; {token}"
+        mend = (
+            "embedded tasks and local files need no hub (export HF_HUB_OFFLINE=1 says so); a "
+            "mirror: export HF_ENDPOINT=https://..."
+        )
+        yield Finding("hub", "warning", told, mend)
+
+
+def _unreachable(endpoint: str) -> str | None:
+    """Why there is no answer; None: there is one. In a thread: a name server has no time limit."""
+    outcome = [f"no answer within {HUB_SECONDS:g} s"]
+
+    def ask() -> None:
+        from urllib.request import Request, urlopen
+
+        try:
+            urlopen(Request(endpoint, method="HEAD"), timeout=HUB_SECONDS).close()
+        except HTTPError:
+            outcome.append("")
+        except Exception as error:
+            outcome.append(first_line(getattr(error, "reason", None) or error))
+        else:
+            outcome.append("")
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_SECONDS)
+    return outcome[-1] or None
