@@ -1,8 +1,17 @@
-"""`python -m opo_cli`."""
+"""`python -m opo_cli`, and the console script."""
 
+import signal
 import sys
 
-from opo_cli.cli import main
+
+def run() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ctrl-C during imports, or while Python ends, is no traceback. `main` obeys in order.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from opo_cli.cli import main
+
+    sys.exit(main())
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

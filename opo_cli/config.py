@@ -319,6 +319,8 @@ class Optim(Section):
     """AdamW."""
     max_gradient_norm: Positive = 1.0
     """Gradients are scaled down to this norm."""
+    max_skipped_steps: Count = 3
+    """Steps in a row without any finite update, after which the run stops."""
 
 
 class Rollout(Section):
@@ -436,6 +438,9 @@ class Checkpoint(Section):
     """Steps between snapshots, weights that stay when the run is finished; 0: none."""
     snapshot_moments: bool = False
     """Keep the optimizer's second moments with them, for `opo lab --along --precondition adam`."""
+    grace_seconds: Annotated[float, Field(ge=0)] = 20.0
+    """What a step in flight may still take after a signal once weights began to change; saving comes
+    on top."""
 
 
 class Certificate(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from opo_cli import __version__
 from opo_cli.cli import compare, doctor, eval, grade, lab, list, prepare, replay, show, train
 from opo_cli.console import complain
 from opo_cli.errors import OpoError
+from opo_cli.train.interrupt import Interrupts, signal_behind
 
 USER_ERROR = 2
 FILE_ERRORS = {
@@ -59,6 +61,32 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit code: 0, 2 for what the user can mend, 128 + signal."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    code = 0
+    with Interrupts().installed():
+        try:
+            code = _main(arguments)
+            sys.stdout.flush()
+        except (KeyboardInterrupt, typer.Abort) as stop:
+            return 128 + (signal_behind(stop) or signal.SIGINT)
+        except OSError as error:
+            number = signal_behind(error)
+            if number is None and not isinstance(error, BrokenPipeError):
+                raise
+            # The terminal has gone, or the reader of our pipe has seen enough.
+            _drop_output()
+            return code if number is None else 128 + number
+    return code
+
+
+def _drop_output() -> None:
+    """Else Python fails at its end, when it writes what is left."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+def _main(arguments: Sequence[str]) -> int:
     try:
         return app(args=arguments, prog_name="opo", standalone_mode=False) or 0
     except OpoError as error:
@@ -72,16 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error.format_message().splitlines()[0].rstrip(".") + _given(error, arguments),
             f"{context.command_path if context else 'opo'} --help",
         )
-    except BrokenPipeError:  # The reader of our pipe has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
-        if error.errno not in FILE_ERRORS:
+        if error.errno not in FILE_ERRORS or signal_behind(error) is not None:
             raise
         where = f" '{error.filename}'" if error.filename else ""
         complain(f"cannot write{where}: {error.strerror}", FILE_ERRORS[error.errno])
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
     return USER_ERROR
 
 
@@ -93,8 +116,3 @@ def _given(error: TyperException, arguments: Sequence[str]) -> str:
         if name in names and (equals or place + 1 < len(arguments)):
             return f": '{value if equals else arguments[place + 1]}'"
     return ""
-
-
-def run() -> None:
-    """The console script."""
-    sys.exit(main())

@@ -98,7 +98,9 @@ def command(
     try:
         train(config, folder, view, use_check=check, started=started)
     except Interrupted as interrupt:
-        if folder.exists:
+        if folder.is_finished:
+            note(f"saved: {folder.path}")
+        elif folder.exists:
             spending = Spending.of(config, folder.steps())
             note(f"stopped after step {spending.num_steps} of {spending.total}")
             note(f"go on: opo train --resume --out {folder.path}")

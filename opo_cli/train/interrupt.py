@@ -1,7 +1,12 @@
-"""Ctrl-C and SIGTERM: at once where abandoning is safe, after the block where it is not."""
+"""Signals that end a command: at once where abandoning is safe, after the block where it is not.
+
+Python runs handlers between two of its instructions: a signal that falls into one long call (a
+backward pass, fsync) is heard behind it.
+"""
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,46 +19,80 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         number: which.
+        is_urgent: whether it is the second one, which does not wait for anything to be saved.
     """
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, *, is_urgent: bool = False):
         super().__init__()
-        self.number = number
+        self.number, self.is_urgent = number, is_urgent
 
 
 class Interrupts:
     """While installed, a signal raises `Interrupted` at once, except after `hold()` within a
     `step()`: then it waits for the step's end, so that weights and log never part. A second signal
-    does not wait."""
+    does not wait; a third one kills."""
 
     def __init__(self):
-        self._waiting: int | None = None
+        self._first: int | None = None
         self._is_held = False
+        self._seconds = math.inf
 
     @contextmanager
     def installed(self) -> Iterator[Interrupts]:
-        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        """Of the main thread. What is ignored already, as `nohup` does, stays so."""
+        self._obeyed = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._receive) for number in self._obeyed}
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._expire)
         try:
             yield self
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def hold(self) -> None:
-        """From here to the end of the `step()`, a signal waits."""
+    def hold(self, seconds: float = math.inf) -> None:
+        """From here to the end of the `step()`, a signal waits, at most so long from its coming."""
+        self._seconds = seconds
         self._is_held = True
+        if seconds == math.inf:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     @contextmanager
     def step(self) -> Iterator[None]:
+        self._raise_waiting()  # Where a library has swallowed it.
         try:
             yield
+        except OSError as error:  # The terminal, or the reader of our pipe, may have ended with us.
+            if self._first is not None:
+                raise Interrupted(self._first) from error
+            raise
         finally:
             self._is_held = False
-        if self._waiting is not None:
-            raise Interrupted(self._waiting)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        self._raise_waiting()
+
+    def _raise_waiting(self) -> None:
+        if self._first is not None:
+            raise Interrupted(self._first)
 
     def _receive(self, number: int, frame) -> None:
-        if self._is_held and self._waiting is None:
-            self._waiting = number
-            return
-        raise Interrupted(number)
+        if self._first is not None:
+            for each in self._obeyed:
+                signal.signal(each, signal.SIG_DFL)
+            raise Interrupted(number, is_urgent=True)
+        self._first = number
+        if not self._is_held:
+            raise Interrupted(number)
+        if self._seconds < math.inf:
+            signal.setitimer(signal.ITIMER_REAL, max(self._seconds, 1e-3))  # 0 would be never.
+
+    def _expire(self, number: int, frame) -> None:
+        if self._is_held and self._seconds < math.inf:
+            self._raise_waiting()
+
+
+def signal_behind(error: BaseException | None) -> int | None:
+    """The signal that an error came of: the `Interrupted` itself, or what failed after it."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return None if error is None else error.number

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import runpy
 import signal
-import sys
 import threading
 
 
@@ -20,11 +19,7 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _stop(number: int, frame) -> None:
-    sys.exit(128 + number)  # And not at once: what is half written is cleaned up.
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Even where the parent ignores it.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     runpy.run_module("opo_cli", run_name="__main__", alter_sys=True)

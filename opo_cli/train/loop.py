@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -117,7 +118,8 @@ class Trainer:
 
         Raises:
             Interrupted: a signal came; the folder holds a checkpoint of the last whole step (of an
-                earlier one, where a second signal did not wait for it).
+                earlier one, where a second signal or `checkpoint.grace_seconds` did not wait for
+                it).
             OpoError: a step cannot be made (memory, an engine that died twice); likewise.
         """
         settings = self.config.eval
@@ -140,7 +142,9 @@ class Trainer:
             final = self._evaluate(evaluator, names, "final policy", step)
             during = [record for record in self.folder.evals() if record["policy"] == "step"]
             self.folder.write_evals([*initial, *during, *final])
-            self._save_model()
+            with interrupts.step():
+                interrupts.hold()  # The run is finished, or it is not.
+                self._save_model()
 
     def _train(self, done: int, evaluator: Evaluator, interrupts: Interrupts) -> int:
         """From the step behind `done` to the last; returns that."""
@@ -153,7 +157,7 @@ class Trainer:
 
         def before_optimizer() -> None:
             nonlocal is_whole
-            interrupts.hold()
+            interrupts.hold(self.config.checkpoint.grace_seconds)
             is_whole = False
 
         try:
@@ -176,6 +180,7 @@ class Trainer:
                         record = result.record | {"ledger_seconds": self._keep_rollouts(result)}
                         self.folder.add_step(record)
                         done, is_whole = step + 1, True
+                        interrupts.hold()  # Saving takes as long as it takes.
                         spending.add(record)
                         self.view.step(record, spending.total)
                         self._check_step(record)
@@ -185,12 +190,15 @@ class Trainer:
                     failed = sum(record[f"grader_{reason}"] for reason in GRADER_FAILURES)
                     failures += failed * record["num_sampled_groups"]
                     warned |= self._warn_off_policy(record, warned)
-        except (Interrupted, OpoError) as stop:
+        except BaseException as stop:
             is_saved = not done or checkpoint_path(self.folder.checkpoints, done).exists()
-            if is_whole and not is_saved:
+            is_urgent = isinstance(stop, Interrupted) and stop.is_urgent
+            if is_whole and not is_saved and not is_urgent:
                 self._checkpoint(done)
             if isinstance(stop, OpoError):
                 raise OpoError(f"step {step + 1}: {stop.message}", self._going_on(stop)) from stop
+            if isinstance(stop, BrokenPipeError):
+                raise Interrupted(signal.SIGPIPE) from stop
             raise
         if failures:
             count = round(failures * self.config.rollout.group_size)
@@ -417,7 +425,7 @@ def train(
 def check(config: Config, view: TrainView) -> None:
     """The worst-case step alone; nothing is left behind."""
     _set_threads(config)
-    with Interrupts().installed(), tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(config, RunFolder(Path(scratch) / "run"), view)
         with closing(trainer.engine), Grader(config.grading) as grader:
             trainer.check(grader)

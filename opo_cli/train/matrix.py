@@ -116,8 +116,16 @@ def _prepare(cell: Cell, leash: int) -> None:
         return
     sets = [part for text in cell.overrides for part in ("--set", text)]
     command = _command("prepare", "--preset", cell.config.preset, *sets)
-    result = subprocess.run(command, stdin=leash, stdout=subprocess.DEVNULL)
-    if result.returncode:
+    # As of every child, Ctrl-C is ours; leaving the block waits until its scratch is gone.
+    with subprocess.Popen(
+        command, stdin=leash, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as child:
+        try:
+            child.wait()
+        except BaseException:
+            child.terminate()
+            raise
+    if child.returncode:
         raise OpoError("base model or data could not be prepared", "the reason stands above")
 
 
