@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from opo_cli.doctor.findings import Finding, ok
 from opo_cli.doctor.limits import cpu_limit, memory_limit
 
@@ -28,7 +30,7 @@ def check_device() -> Iterator[Finding]:
         for number in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(number)
             name = torch.cuda.get_device_name(number)
-            share = f"{free / GIGABYTE:.0f} of {total / GIGABYTE:.0f} GB free"
+            share = f"{decimal(free)} of {decimal(total)} free"
             yield ok("device", f"GPU {number}: {name}, {share}; {build}")
         return
     card = _card()
@@ -69,10 +71,10 @@ def check_memory() -> Iterator[Finding]:
 
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free, limit = available_bytes(), memory_limit()
-    told = f"{free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB available"
+    told = f"{decimal(free)} of {decimal(total)} available"
     if limit is not None and limit.num_bytes < total:
         free = min(free, limit.num_bytes - limit.used)
-        told += f"; this container may use {limit.num_bytes / GIGABYTE:.1f} GB"
+        told += f"; this container may use {decimal(limit.num_bytes)}"
     yield _by_size("memory", told, free, LITTLE_MEMORY, "end other processes, or raise its limit")
 
 
@@ -119,7 +121,7 @@ def _room(what: str, name: str, folder: Path) -> Finding:
     except OSError as error:
         return Finding(what, "problem", f"cannot write in {folder}: {error.strerror}", mend)
     free = shutil.disk_usage(folder).free
-    told = f"{free / GIGABYTE:.1f} GB free in {folder}"
+    told = f"{decimal(free)} free in {folder}"
     return _by_size(what, told, free, LITTLE_DISK, mend)
 
 

@@ -43,13 +43,15 @@ def check_packages() -> Iterator[Finding]:
     """opo and all that it needs, also at second hand, and vLLM with all of its."""
     roots = ["opo", *(name for name in VLLM if _version(name))]
     asked = _requirements(roots)
-    wrong = []
-    for name, askers in asked.items():
-        if name in BROKEN_BESIDE_VLLM and _version(name) is None:
-            continue
-        finding = _package(name, askers)
-        if finding is not None:
-            wrong.append(finding)
+    unmet = {name for name, askers in asked.items() if _unmet(name, askers)}
+    # What a package asks for says nothing once another version of it has to come.
+    asked = {
+        name: [(asker, wanted) for asker, wanted in askers if asker not in unmet]
+        for name, askers in asked.items()
+    }
+    wrong = [
+        finding for name, askers in asked.items() if (finding := _package(name, askers)) is not None
+    ]
     yield from wrong
     if not wrong:
         shown = [f"{name} {_version(name)}" for name in SHOWN if _version(name)]
@@ -83,12 +85,7 @@ def _requirements(roots: list[str]):
 
 def _package(name: str, askers: list) -> Finding | None:
     """What is wrong with a package; None: nothing."""
-    found = _version(name)
-    needed = [
-        (asker, wanted)
-        for asker, wanted in askers
-        if found is None or not wanted.specifier.contains(found, prereleases=True)
-    ]
+    found, needed = _version(name), _unmet(name, askers)
     is_ours = any(asker in ("opo", *VLLM) for asker, _ in needed)
     if needed:
         who = ", ".join(
@@ -98,10 +95,24 @@ def _package(name: str, askers: list) -> Finding | None:
         told = f"{name}{purpose} {found or 'is not installed'}; {who}"
         return Finding("packages", "problem" if is_ours else "warning", told, _mend(name, askers))
     module = name.replace("-", "_")
-    if name in PURPOSES and importlib.util.find_spec(module) is None:
+    if name in PURPOSES and not _is_there(module):
         told = f"{name} {found} (for {PURPOSES[name]}) is installed and has no module {module}"
         return Finding("packages", "problem", told, _mend(name, askers, "--force-reinstall"))
     return None
+
+
+def _unmet(name: str, askers: list) -> list:
+    found = _version(name)
+    if found is None:
+        return [] if name in BROKEN_BESIDE_VLLM else askers
+    return [pair for pair in askers if not pair[1].specifier.contains(found, prereleases=True)]
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # Whatever stands in the import system's way.
+        return False
 
 
 def _mend(name: str, askers: list, *options: str) -> str:

@@ -11,11 +11,12 @@ from threading import Thread
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+from rich.filesize import decimal
+
 from opo_cli.doctor.findings import Finding, ok
 from opo_cli.errors import first_line
 from opo_cli.records import cache_folder
 
-GIGABYTE = 10**9
 HUB_SECONDS = 3.0  # All that a network may take.
 LITTLE_DISK = 10**8
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -39,7 +40,7 @@ def check_cache() -> Iterator[Finding]:
         yield Finding("cache", "problem", told, ELSEWHERE)
         return
     free = shutil.disk_usage(there).free
-    told = f"{folder}, {_size(folder)}, {free / GIGABYTE:.1f} GB free"
+    told = f"{folder}, {_size(folder)}, {decimal(free)} free"
     if free < LITTLE_DISK:
         yield Finding("cache", "problem", told, f"free some space there, or {ELSEWHERE}")
         return
@@ -48,7 +49,7 @@ def check_cache() -> Iterator[Finding]:
 
 def _size(folder: Path) -> str:
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-    return f"{sum(sizes) / 10**6:.0f} MB in {len(sizes)} files" if sizes else "empty"
+    return f"{decimal(sum(sizes))} in {len(sizes)} files" if sizes else "empty"
 
 
 def check_hub() -> Iterator[Finding]:
