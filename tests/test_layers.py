@@ -31,6 +31,7 @@ LAYERS = {
     "evaluate": 5,
     "train": 6,
     "lab": 6,
+    "faults": 6,
     "doctor": 6,
     "cli": 7,
 }
@@ -88,6 +89,7 @@ def imports_of_package(name: str) -> set[str]:
         ["train", "--help"],
         ["list", "algorithms"],
         ["list", "runs"],
+        ["check", "resum"],
         ["doctor", "--help"],
         ["train", "--preset", "tinny"],
         ["train", "--algorithm", "opoo"],

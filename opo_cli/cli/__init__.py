@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from opo_cli import __version__
-from opo_cli.cli import compare, doctor, eval, grade, lab, list, prepare, replay, show, train
+from opo_cli.cli import check, compare, doctor, eval, grade, lab, list, prepare, replay, show, train
 from opo_cli.console import complain
 from opo_cli.errors import OpoError
 from opo_cli.train.interrupt import Interrupts, signal_behind
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (prepare, train, eval, grade, show, replay, compare, lab, list, doctor):
+for module in (prepare, train, eval, grade, show, replay, compare, lab, list, doctor, check):
     app.command(module.NAME)(module.command)
 
 
