@@ -61,8 +61,9 @@ def check_hub() -> Iterator[Finding]:
     if offline:
         yield ok("hub", f"not checked: {offline[0]} is set; {token}")
         return
-    host = urlsplit(constants.ENDPOINT).hostname or "the hub"
-    error = _unreachable(constants.ENDPOINT)
+    address = urlsplit(constants.ENDPOINT)
+    host = address.netloc.rpartition("@")[2]  # What stands before it may be a password.
+    error = _unreachable(f"{address.scheme}://{host}")
     if error is None:
         yield ok("hub", f"{host} answers; {token}")
     else:
