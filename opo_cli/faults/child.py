@@ -89,6 +89,23 @@ class Children:
         reading, writing = os.pipe()
         spec = asdict(doom or Doom()) | {"folders": [str(f) for f in folders], "pipe": writing}
         started = time.monotonic()
+        child = self._start(spec, arguments, environment)
+        watch = _Watch(child, reading, doom.delay_seconds if doom else 0.0)
+        watch.start()
+        try:
+            code, out, err = _communicate(child, timeout_seconds)
+        finally:
+            child.kill()  # Where the wait itself was interrupted.
+            watch.join()
+            self.running.discard(child)
+        if self.is_stopped:
+            raise StoppedError
+        stack = watch.stack.decode(errors="replace")
+        return Ending(code, out, err, stack, time.monotonic() - started)
+
+    def _start(
+        self, spec: dict, arguments: Sequence[str], environment: dict[str, str]
+    ) -> subprocess.Popen:
         child = subprocess.Popen(
             [sys.executable, "-m", "opo_cli.faults.doomed", json.dumps(spec), *arguments],
             stdin=subprocess.PIPE,
@@ -97,22 +114,14 @@ class Children:
             text=True,
             errors="replace",
             env=os.environ | environment,
-            pass_fds=(writing,),
+            pass_fds=(spec["pipe"],),
             start_new_session=True,
         )
-        os.close(writing)
+        os.close(spec["pipe"])
         self.running.add(child)
         if self.is_stopped:
             child.kill()
-        watch = _Watch(child, reading, doom.delay_seconds if doom else 0.0)
-        watch.start()
-        code, out, err = _communicate(child, timeout_seconds)
-        watch.join()
-        self.running.discard(child)
-        if self.is_stopped:
-            raise StoppedError
-        stack = watch.stack.decode(errors="replace")
-        return Ending(code, out, err, stack, time.monotonic() - started)
+        return child
 
     def stop(self) -> None:
         """Kills what runs; whoever waits for it gets `StoppedError`."""
@@ -176,16 +185,18 @@ def new_mark() -> str:
     return uuid.uuid4().hex
 
 
-def orphans(mark: str, patience_seconds: float = GONE_SECONDS) -> list[str]:
+def orphans(
+    mark: str, *, variable: str = MARK, patience_seconds: float = GONE_SECONDS
+) -> list[str]:
     """Command lines of the processes that carry a mark and do not end by themselves."""
     deadline = time.monotonic() + patience_seconds
-    while (found := _marked(mark)) and time.monotonic() < deadline:
+    while (found := _marked(f"{variable}={mark}".encode())) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
 
 
-def _marked(mark: str) -> list[str]:
-    wanted, found = f"{MARK}={mark}".encode(), []
+def _marked(wanted: bytes) -> list[str]:
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if wanted in (process / "environ").read_bytes().split(b"\0"):

@@ -27,6 +27,8 @@ DIR_FD = {"open": None, "os.truncate": None, "os.remove": 1, "os.rmdir": 1, "os.
     "os.symlink": 1,
 }
 """Audit event -> where among its arguments the folder's descriptor stands, if it has one."""
+MAKING = ("open", "os.mkdir")
+"""Of a folder that is there they change nothing."""
 TWO_PATHS = ("os.rename", "os.link")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 TEAR_PATIENCE = 8  # Writes after which a file that stayed below the bound is waited for no longer.
@@ -47,7 +49,7 @@ class _Doomed:
         if event == "open" and not arguments[2] & WRITING:
             return
         path = next(filter(self._is_ours, _paths(event, arguments)), None)
-        if path is None:
+        if path is None or (event in MAKING and os.path.isdir(path)):
             return
         self.is_acting = True  # What follows writes, too.
         self._met(event, path)

@@ -13,6 +13,7 @@ from opo_cli.faults.child import Doom
 NUM_KILLS = ((1, 2, 3), (7, 2, 1))
 """Kills of one run, and how often each number is drawn, in tenths."""
 START_SHARE = 0.1  # Of the kills by time: before the first write, while libraries are imported.
+TRAINING_SHARE = 0.6  # Between the first step and the last; the rest anywhere after the start.
 MOST_TORN = 2**16  # Bytes; a line of a log has some thousand, a tiny model some hundred thousand.
 
 
@@ -23,6 +24,8 @@ class Reference:
     seconds: float
     writes: Sequence[float]
     """Seconds from its start to each of its writes."""
+    training: tuple[float, float]
+    """Seconds from its start to the first step's beginning, and to the last one's end."""
 
 
 def draw_trial(seed: int, number: int, reference: Reference) -> list[Doom]:
@@ -48,10 +51,11 @@ def _at_write(rng: random.Random, reference: Reference) -> Doom:
 
 def _by_time(rng: random.Random, reference: Reference) -> Doom:
     """Relative to the write before it, as another process may be slower."""
-    first = reference.writes[0]
-    if rng.random() < START_SHARE:
+    first, share = reference.writes[0], rng.random()
+    if share < START_SHARE:
         return Doom(action="tell", at=0, delay_seconds=rng.uniform(0, first))
-    when = rng.uniform(first, reference.seconds)
+    is_training = share < START_SHARE + TRAINING_SHARE
+    when = rng.uniform(*(reference.training if is_training else (first, reference.seconds)))
     at = bisect_right(reference.writes, when)
     return Doom(action="tell", at=at, delay_seconds=when - reference.writes[at - 1])
 

@@ -122,9 +122,17 @@ def make_reference(bench: Bench) -> Reference:
     log = bench.place("writes.txt")
     ending = bench.train("reference", Doom(log=str(log)))
     _check(ending, shlex.join(["opo", *bench.start]))
-    writes = [float(line.split()[0]) for line in log.read_text().splitlines()]
-    note(f"trained in {ending.seconds:.1f} s, with {len(writes)} writes")
-    return Reference(ending.seconds, writes)
+    reference = reference_of(log, ending.seconds)
+    note(f"trained in {ending.seconds:.1f} s, with {len(reference.writes)} writes")
+    return reference
+
+
+def reference_of(log: Path, seconds: float) -> Reference:
+    """From the log of its writes. The log of steps is first written right before the first step."""
+    lines = log.read_text().splitlines()
+    writes = [float(line.split()[0]) for line in lines]
+    steps = [when for when, line in zip(writes, lines, strict=True) if "steps.jsonl" in line]
+    return Reference(seconds, writes, (steps[0], steps[-1]))
 
 
 def _check(ending: Ending, what: str) -> None:
