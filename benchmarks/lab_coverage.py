@@ -1,4 +1,5 @@
 """How often the lab's 95 % intervals of a noise ratio hold the truth: ours beside the bootstrap's.
+`lower` and `higher`: how often ours lies wholly below, and above it, 2.5 % each if it is right.
 
     python benchmarks/lab_coverage.py [--repeats 1000] [--population 2000]
 
@@ -99,7 +100,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--population", type=int, default=2000)
     options = parser.parse_args()
-    heads = f"{'R':>7}{'ours':>7}{'perc.':>7}{'BCa':>7}{'±ours':>7}"
+    heads = f"{'R':>7}{'ours':>7}{'perc.':>7}{'BCa':>7}{'lower':>7}{'higher':>7}{'±ours':>7}"
     print(f"{'setting':16}{'arm':18}{'prompts':>8}{heads}")
     every = {16: [], 64: [], 256: []}
     for title, setting in SETTINGS.items():
@@ -107,12 +108,16 @@ def main() -> None:
             statistic = relative_noise(is_unbiased=is_unbiased)
             truth = statistic(sums.sum(0)[None])[0]
             for count in every:
-                rng, held, widths = np.random.default_rng(1), np.zeros(3), []
+                rng, held, widths = np.random.default_rng(1), np.zeros(5), []
                 for repeat in range(options.repeats):
                     lab = sums[rng.integers(0, len(sums), count)]
                     ours = bounds(jackknife(lab, statistic, is_log=True))
                     ends = [ours, *bootstraps(lab, statistic, repeat)]
-                    held += [low <= truth <= high for low, high in ends]
+                    held += [
+                        *(low <= truth <= high for low, high in ends),
+                        ours[1] < truth,
+                        ours[0] > truth,
+                    ]
                     widths.append((ours[1] - ours[0]) / 2)
                 held /= options.repeats
                 every[count].append(held)
@@ -120,12 +125,18 @@ def main() -> None:
                 width = np.nanmedian(widths)
                 print(f"{title:16}{name:18}{count:8}{truth:7.3f}{shares}{width:7.3f}", flush=True)
     for count, found in every.items():
-        low, middle, high = (f(np.array(found), axis=0) for f in (np.min, np.mean, np.max))
-        told = "; ".join(
-            f"{name} {m:.3f} ({a:.3f} to {b:.3f})"
-            for name, a, m, b in zip(("ours", "percentile", "BCa"), low, middle, high, strict=True)
-        )
-        print(f"{count} prompts: mean (least to most): {told}")
+        print(f"{count} prompts: {told(np.array(found))}")
+
+
+def told(found: np.ndarray) -> str:
+    """Of (cases, 5)."""
+    parts = [
+        f"{name} {each.mean():.3f} ({each.min():.3f} to {each.max():.3f}), "
+        f"{((each >= 0.93) & (each <= 0.97)).sum()} of {len(each)} within .93 to .97"
+        for name, each in zip(("ours", "percentile", "BCa"), found.T, strict=False)
+    ]
+    lower, higher = found[:, 3:].max(0)
+    return "; ".join([*parts, f"ours falsely lower at most {lower:.3f}, higher {higher:.3f}"])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from opo_cli.lab.arms import chosen
 from opo_cli.lab.mechanism import Mechanism, mechanism_of, points_of
 from opo_cli.lab.moments import cross_products, moments_of
 from opo_cli.lab.pool import draw, make_pool
-from opo_cli.lab.store import LabData
+from opo_cli.lab.store import LabData, PromptData
 from opo_cli.lab.verdict import SizeResult, judge
 
 RESAMPLES = 2000
@@ -54,18 +54,14 @@ def analyse(
         seed: of the draws and the resamples.
 
     Raises:
-        OpoError: an unknown name, a group size that does not fit, fewer than two prompts, or none
-            with responses of different reward.
+        OpoError: an unknown name, a group size that does not fit, fewer than two prompts, none
+            that tells anything, or a gradient that is not a number.
     """
     if not group_sizes:
         raise OpoError("no group size to try", "--group-size 8")
+    _check_gradients(data)
     pool = make_pool(data, reduction)
-    if not any(_varies(prompt.rewards) for prompt in data.prompts):
-        raise OpoError(
-            f"none of {len(data.prompts)} prompts has responses of different reward: every "
-            "gradient is 0",
-            "more --prompts or --responses, or --problems that the policy solves now and then",
-        )
+    _check_rewards(data)
     products = cross_products(pool)
     sizes = []
     for size in dict.fromkeys(group_sizes):
@@ -77,7 +73,7 @@ def analyse(
                 moments_of(pool, arms, draw(pool, size, seed=seed)),
                 products,
                 left_out=left_out,
-                knows_unbiased=reduction == "token-sum",
+                knows_unbiased=reduction == "token-sum" and _is_complete(data),
                 resamples=resamples,
                 seed=seed,
             )
@@ -93,5 +89,37 @@ def analyse(
     )
 
 
-def _varies(rewards: np.ndarray) -> bool:
-    return len(np.unique(rewards[np.isfinite(rewards)])) > 1
+def _check_gradients(data: LabData) -> None:
+    for place, prompt in enumerate(data.prompts):
+        broken = np.flatnonzero(~np.isfinite(prompt.gram).all(1))
+        if len(broken):
+            raise OpoError(
+                f"prompt {place} of {len(data.prompts)} ('{prompt.problem_id}'): the gradients of "
+                f"{len(broken)} of {len(prompt.gram)} responses are no numbers, or too large",
+                "--set model.compute_dtype=float32, which measures anew",
+            )
+
+
+def _check_rewards(data: LabData) -> None:
+    if not any(_tells(prompt) for prompt in data.prompts):
+        raise OpoError(
+            f"none of {len(data.prompts)} prompts has responses of different reward that have a "
+            "gradient and count in the loss",
+            "more --prompts or --responses, or --problems that the policy solves now and then",
+        )
+
+
+def _tells(prompt: PromptData) -> bool:
+    known = _counts(prompt) & (np.diagonal(prompt.gram) > 0)
+    return len(np.unique(prompt.rewards[known])) > 1
+
+
+def _counts(prompt: PromptData) -> np.ndarray:
+    """(N,)"""
+    return np.isfinite(prompt.rewards) & (prompt.lengths > 0)
+
+
+def _is_complete(data: LabData) -> bool:
+    """No response is left out of the loss. Which ones are hangs on the response, so that over the
+    others scores are not 0 on average, and no baseline is free."""
+    return all(_counts(prompt).all() for prompt in data.prompts)

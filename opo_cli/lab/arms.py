@@ -114,7 +114,9 @@ def _table_arm(name: str, pool: Pool, groups: Groups) -> np.ndarray:
     """(1, D, M, G), or (1, D, M, G, T), from the function that trains."""
     kind, (num_draws, num_prompts, size) = kind_of(name), groups.rows.shape
     lengths = groups.take([prompt.lengths for prompt in pool.prompts])
-    width = int(lengths.max()) if kind.needs_tokens else 1
+    # Of all responses, drawn or not: token-level advantages are laid over the whole pool.
+    longest = max(int(prompt.lengths.max()) for prompt in pool.prompts)
+    width = longest if kind.needs_tokens else 1
     rewards = groups.take([prompt.rewards for prompt in pool.prompts])
     norms = _norms_of(pool, groups, width, kind.needs_tokens)
     greedy = np.array(
@@ -144,7 +146,7 @@ def _norms_of(pool: Pool, groups: Groups, width: int, needs_tokens: bool):
     if not needs_tokens:
         sums = groups.take([prompt.logit_norms for prompt in pool.prompts])
         return lambda part: sums[part].reshape(-1, 1)
-    padded = [padded_norms(prompt, width) for prompt in pool.prompts]
+    padded = [_padded_norms(prompt, width) for prompt in pool.prompts]
 
     def of(part: slice) -> np.ndarray:
         rows = groups.rows[part]
@@ -154,7 +156,7 @@ def _norms_of(pool: Pool, groups: Groups, width: int, needs_tokens: bool):
     return of
 
 
-def padded_norms(prompt, width: int) -> np.ndarray:
+def _padded_norms(prompt, width: int) -> np.ndarray:
     """(N, width) logit norms of tokens, zero past a response's end, or where there are none."""
     found = np.zeros((len(prompt.lengths), width))
     if prompt.token_norms is not None:
@@ -164,14 +166,18 @@ def padded_norms(prompt, width: int) -> np.ndarray:
 
 def _missing(name: str, pool: Pool, size: int) -> str:
     row, kind = ADVANTAGES[name], kind_of(name)
-    if row.needs_greedy and any(prompt.greedy_reward is None for prompt in pool.prompts):
-        return "no greedy response was sampled"
+    if row.needs_greedy and not all(_has_greedy(prompt) for prompt in pool.prompts):
+        return "not every prompt has a greedy response with a reward"
     if kind.is_token_level and any(prompt.token_gram is None for prompt in pool.prompts):
         return "gradients of single tokens were not measured (--token-gradients)"
     is_lacking = any(prompt.token_norms is None for prompt in pool.prompts)
     if kind.needs_tokens and row.needs_logit_norms and is_lacking:
         return "logit norms of single tokens were not measured (--token-gradients)"
     return ""
+
+
+def _has_greedy(prompt) -> bool:
+    return prompt.greedy_reward is not None and bool(np.isfinite(prompt.greedy_reward))
 
 
 def _rows() -> dict[str, Arm]:

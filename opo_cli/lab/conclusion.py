@@ -16,6 +16,8 @@ LITTLE_SPREAD = 0.2
 BREAK_EVEN = 0.5
 """The exponent below which the mean is nearer to the best baseline than length weights are, to
 first order in the spread of lengths."""
+CLOSE = 1.25
+"""Lengths of wrong and right responses surely within this factor say little about correctness."""
 LITTLE = 0.02
 """A share of a step's variance that no run would notice."""
 LOWER = ("lower", "materially lower")
@@ -37,29 +39,37 @@ def about_length(size: SizeResult, why: Mechanism, reduction: str) -> str:
     if opo is None:
         return ""
     if opo.noise is None:
-        return (
-            "Whether length weights lower the noise cannot be told: the signal is not surely above "
-            "0, and without it only unbiased estimators compare."
-        )
+        return f"Whether length weights lower the noise cannot be told: {_unknown(size)}."
     told = f"noise {shown(opo.noise)} of {REFERENCE}'s"
     if opo.word in LOWER:
         return f"Length weighting (opo) lowers the gradient's noise ({told}): {_better(size, why)}."
     if opo.word == "higher":
         reason = _worse(why, reduction)
-        return f"Length weighting (opo) is worse than the mean ({told}) because {reason}."
+        return f"Length weighting (opo) is noisier than {REFERENCE} ({told}) because {reason}."
     if opo.word == "same":
         return f"Length weighting (opo) makes no difference ({told}): {_neutral(why)}."
     if not opo.noise.low <= 1 <= opo.noise.high:
         told += ", which is not sure among so many estimators tried"
-    return f"Whether length weighting (opo) helps is not resolved ({told}): {_neutral(why)}."
+    return (
+        f"Whether length weighting (opo) helps is not resolved ({told}): {_neutral(why)}; more "
+        "prompts would tell."
+    )
+
+
+def _unknown(size: SizeResult) -> str:
+    if not size.has_signal:
+        return (
+            "the signal is not surely above 0, and without it only unbiased estimators are compared"
+        )
+    return "variance or signal came out at or below 0, with or without one of the prompts"
 
 
 def _better(size: SizeResult, why: Mechanism) -> str:
     alone = size.of("opo-loo")
     if alone and alone.noise and alone.word not in LOWER and alone.noise.value > 1:
         return (
-            "not by its weights, as without a response's own part it is no better "
-            f"(opo-loo {shown(alone.noise)}), but as that part damps long responses"
+            "that this is by its weights is not shown, as without a response's own part it is no "
+            f"better (opo-loo {shown(alone.noise)}); that part damps long responses"
         )
     if _is_towards_best(why) and _surely(why.exponent, above=BREAK_EVEN):
         return (
@@ -86,7 +96,10 @@ def _worse(why: Mechanism, reduction: str) -> str:
         )
     if is_away:
         return f"its baseline lies {_baselines(why)}"
-    return "a weighted mean of so few responses is noisier than a plain one, and gains less"
+    return (
+        "a weighted mean of so few responses is noisier than a plain one, and none of the numbers "
+        "measured here shows another reason"
+    )
 
 
 def _neutral(why: Mechanism) -> str:
@@ -95,13 +108,12 @@ def _neutral(why: Mechanism) -> str:
         return f"lengths hardly vary within a prompt ({spread}), so that it is nearly the mean"
     if why.num_mixed == 0:
         return "no prompt has both right and wrong responses"
-    bounds = why.length_ratio
-    if bounds is not None and bounds.low <= 1 <= bounds.high:
+    if _surely(why.length_ratio, above=1 / CLOSE, below=CLOSE):
         return (
-            f"lengths say little about correctness (wrong ones are {shown(bounds)} times as long "
-            "as right ones), so that it is nearly the mean"
+            f"lengths say little about correctness (wrong ones are {shown(why.length_ratio)} times "
+            "as long as right ones), so that its baseline is nearly the mean"
         )
-    return f"its baseline lies {_baselines(why)}; more prompts would tell"
+    return f"its baseline lies {_baselines(why)}"
 
 
 def _is_towards_best(why: Mechanism) -> bool:
@@ -131,28 +143,41 @@ def _surely(found: Interval | None, *, above: float = -1e300, below: float = 1e3
 # --- what can matter, and what to choose --------------------------------------------------------
 
 
-def reach(size: SizeResult) -> float | None:
-    """The share of a step's variance that the best constant baseline would take off `rloo`'s; None
-    where the lab had too few responses for it."""
+def reach(size: SizeResult) -> Interval | None:
+    """The share of a step's variance that the best constant baseline would take off `rloo`'s, with
+    the bounds that those of both its factors make; None where the lab had too few responses for
+    it."""
     best = size.of("oracle")
     if best is None or best.noise is None:
         return None
-    return min(max(size.share.value, 0.0), 1.0) * max(1 - best.noise.value, 0.0)
+    share, noise = size.share, best.noise
+    value = _clipped(share.value) * _clipped(1 - noise.value)
+    low = _clipped(share.low) * _clipped(1 - noise.high)
+    return Interval(value, low, _clipped(share.high) * _clipped(1 - noise.low))
+
+
+def _clipped(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
 
 
 def about_share(size: SizeResult) -> str:
     share, best = size.share, reach(size)
-    value, low, high = (min(each, 1.0) for each in (share.value, share.low, share.high))
-    bounds = f"{value:.0%} [{low:.0%}, {high:.0%}]"
+    value, low, high = (_clipped(each) for each in (share.value, share.low, share.high))
     text = (
-        f"A baseline touches {bounds} of the variance of a step's gradient with groups of "
-        f"{size.size}; the rest is that prompts differ"
+        f"A baseline touches {value:.0%} [{low:.0%}, {high:.0%}] of the variance of a step's "
+        f"gradient with groups of {size.size}; the rest is that prompts differ"
     )
     if best is None:
-        return text + "."
-    if best < LITTLE:
-        return f"{text}. The best constant would take off {best:.1%}: no baseline can matter here."
-    return f"{text}. The best constant would take off {best:.0%} of the whole."
+        return f"{text}."
+    if best.high < LITTLE:
+        return (
+            f"{text}. The best constant would take off {best.high:.1%} at most: no constant can "
+            "matter here."
+        )
+    if size.of("oracle").word not in LOWER:
+        return f"{text}. Whether the best constant would take off any of it is not resolved."
+    bounds = f"{best.value:.0%} [{best.low:.0%}, {best.high:.0%}]"
+    return f"{text}. The best constant would take off {bounds} of the whole."
 
 
 def about_choice(size: SizeResult) -> str:
@@ -160,26 +185,29 @@ def about_choice(size: SizeResult) -> str:
     if not tried:
         return "No practical estimator could be compared, so that none is advised."
     lower = [result for result in tried if result.word in LOWER]
-    best = reach(size)
     if not lower:
-        return (
-            f"No practical estimator is shown to be less noisy than {REFERENCE}: stay with it, or "
-            "with the mean, which is the same up to a factor."
-        )
+        return f"No practical estimator is shown to be less noisy than {REFERENCE}: {_stay(size)}."
     first = min(lower, key=lambda result: result.noise.value)
     worth = f"{size.size / first.noise.value:.1f}"
     text = (
         f"Least noisy in practice is {first.name} ({shown(first.noise)}): a group of {size.size} "
         f"does what {worth} would with {REFERENCE}{_turned(first)}"
     )
-    if best is not None and best < LITTLE and size.share.value * (1 - first.noise.value) < LITTLE:
+    if _clipped(size.share.high) * (1 - first.noise.low) < LITTLE:
         return f"{text}; in a step's gradient that is too little to choose by."
     return f"{text}. Less noise is no promise of higher accuracy: train both to see."
 
 
+def _stay(size: SizeResult) -> str:
+    mean = size.of("mean")
+    if mean is None or mean.word != "same":
+        return "stay with it"
+    return "stay with it, or with the mean, which is the same up to a factor"
+
+
 def _turned(result: Result) -> str:
     """A warning where the arm follows another direction."""
-    if result.cosine < 0.98:
+    if not result.is_unbiased and result.cosine < 0.98:
         return f", but its gradient points elsewhere (cosine {result.cosine:.2f})"
     return ""
 

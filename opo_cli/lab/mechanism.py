@@ -120,7 +120,8 @@ def _pooled(
 
 
 def _centred(*columns: np.ndarray) -> list[np.ndarray]:
-    return [column - column.mean() for column in columns]
+    """Exactly 0 where nothing varies: of a mean's rounding error a slope would be made."""
+    return [(column - column.mean()) * (np.ptp(column) > 0) for column in columns]
 
 
 def _length_and_norm(each: _Rows) -> tuple[float, float]:

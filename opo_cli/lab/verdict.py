@@ -19,7 +19,8 @@ from opo_cli.lab.moments import Moments, share_of_noise
 from opo_cli.report.statistics import holm
 
 LEVEL = 0.05
-"""Chance of any false `lower` or `higher` among the arms of one group size."""
+"""Chance of any false `lower` or `higher` among the arms of one group size of one policy, and of
+any false `materially lower` among them."""
 MATERIAL = 0.95
 """A ratio below it is worth a change: a group of 8 then does what 8.4 do."""
 SAME = 0.01
@@ -95,45 +96,65 @@ def judge(
 
     Args:
         products: (M, M) of `cross_products`.
-        knows_unbiased: the reduction is a sum over tokens, under which `Arm.is_unbiased` holds.
+        knows_unbiased: `Arm.is_unbiased` holds: the reduction is a sum over tokens, and no response
+            is left out of the loss.
     """
     base = moments[REFERENCE]
     signal, error = _mean_and_error(base.square)
     has_signal = signal > SURE_SIGNAL * error
     known = {name: arm.is_unbiased and knows_unbiased for name, arm in arms.items()}
+    # The reference has its own signal by name, whatever is known of its bias.
+    free = {name: known[name] or name == REFERENCE for name in arms}
     noises = {
-        name: noise_of(each, base, is_unbiased=known[name])
-        if has_signal or known[name] or name == REFERENCE
-        else None
+        name: noise_of(each, base, is_unbiased=free[name]) if has_signal or free[name] else None
         for name, each in moments.items()
     }
     judged = {n: noise for n, noise in noises.items() if noise and n != REFERENCE}
     tested = [name for name, noise in judged.items() if not _is_same(noise)]
     p_values = dict(zip(tested, holm([judged[name].p for name in tested]), strict=True))
+    against = [noise_of(moments[n], base, is_unbiased=free[n], than=MATERIAL).p for n in tested]
+    material = dict(zip(tested, holm(against), strict=True))
     results = [
-        _result(name, arm, moments[name], base, noises[name], p_values.get(name), known[name])
+        _result(
+            name,
+            arm,
+            moments[name],
+            base,
+            noises[name],
+            p_values.get(name),
+            material.get(name),
+            known[name],
+        )
         for name, arm in arms.items()
     ]
-    weights = bootstrap_weights(len(base.square), resamples, seed)
-    ones = np.ones((1, len(base.square)))
-    share, *resampled = (
-        share_of_noise(base.variance, base.square, products, each) for each in (ones, weights)
-    )
     return SizeResult(
         size=size,
         results=sorted(results, key=_order),
         left_out=left_out,
-        share=percentiles(share[0], resampled[0]),
+        share=_share(base, products, resamples, seed),
         has_signal=bool(has_signal),
         signal=signal,
         signal_error=error,
     )
 
 
-def noise_of(moments: Moments, base: Moments, *, is_unbiased: bool) -> Interval | None:
-    """R of an arm; None where variance or signal came out at or below 0."""
+def _share(base: Moments, products: np.ndarray, resamples: int, seed: int) -> Interval:
+    """f; with the bounds of any share where one prompt alone has a gradient."""
+    count = len(base.second)
+    weights = np.vstack([np.ones(count), bootstrap_weights(count, resamples, seed)])
+    value, *resampled = share_of_noise(base.variance, base.square, products, weights)
+    if np.count_nonzero(base.second) < 2:
+        return Interval(float(value), 0.0, 1.0)
+    return percentiles(value, np.array(resampled))
+
+
+def noise_of(
+    moments: Moments, base: Moments, *, is_unbiased: bool, than: float = 1.0
+) -> Interval | None:
+    """R of an arm over `than`; None where variance or signal came out at or below 0."""
+    relative = relative_noise(is_unbiased=is_unbiased)
     sums = ratio_sums(moments, base, is_unbiased=is_unbiased)
-    return jackknife(sums, relative_noise(is_unbiased=is_unbiased), is_log=True)
+    return jackknife(sums, lambda s: relative(s) / than, is_log=True)
 
 
 def ratio_sums(moments: Moments, base: Moments, *, is_unbiased: bool) -> np.ndarray:
@@ -169,6 +190,7 @@ def _result(
     base: Moments,
     noise: Interval | None,
     p_holm: float | None,
+    p_material: float | None,
     is_unbiased: bool,
 ) -> Result:
     square, signal, target = moments.square.sum(), moments.signal.sum(), base.square.sum()
@@ -180,7 +202,7 @@ def _result(
         is_unbiased=is_unbiased,
         noise=noise,
         p_holm=p_holm,
-        word=_word(name, noise, p_holm),
+        word=_word(name, noise, p_holm, p_material),
         signal=float(signal / target) if target > 0 else float("nan"),
         cosine=float(signal / np.sqrt(square * target)) if is_known else float("nan"),
         variance=float(moments.variance.mean()),
@@ -188,7 +210,7 @@ def _result(
     )
 
 
-def _word(name: str, noise: Interval | None, p_holm: float | None) -> str:
+def _word(name: str, noise: Interval | None, p_holm: float | None, p_material: float | None) -> str:
     if name == REFERENCE:
         return "reference"
     if noise is None:
@@ -199,7 +221,8 @@ def _word(name: str, noise: Interval | None, p_holm: float | None) -> str:
         return "not resolved"
     if noise.value > 1:
         return "higher"
-    return "materially lower" if noise.high < MATERIAL else "lower"
+    is_material = noise.value < MATERIAL and p_material < LEVEL
+    return "materially lower" if is_material else "lower"
 
 
 def _order(result: Result) -> tuple:

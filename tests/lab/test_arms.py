@@ -99,7 +99,7 @@ def test_what_was_not_measured_is_left_out_and_why():
     pool = pool_of(replace(A, greedy_reward=None), A)
     arms, left_out = chosen(None, pool, 6)
     assert left_out == {
-        "remax": "no greedy response was sampled",
+        "remax": "not every prompt has a greedy response with a reward",
         **dict.fromkeys(
             ("otb", "otb-token"),
             "gradients of single tokens were not measured (--token-gradients)",
@@ -107,6 +107,7 @@ def test_what_was_not_measured_is_left_out_and_why():
         **dict.fromkeys(("oracle", "oracle-mean"), "it takes 20 responses per prompt, not 16"),
     }
     assert set(arms) | set(left_out) == set(ARMS)
+    assert "remax" in chosen(["remax"], pool_of(replace(A, greedy_reward=np.nan), A), 4)[1]
 
 
 def test_the_reference_is_always_there():

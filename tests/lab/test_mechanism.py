@@ -96,6 +96,8 @@ def test_what_does_not_vary_is_not_told():
     assert found.rank_length is None
     assert found.length_reward is None
     assert found.spread.value == 0
+    # Five times log 7 has a mean that is not log 7, and no slope on what is left.
+    assert mechanism([prompt([1, 2, 3, 4, 5], [7] * 5, [1, 1, 1, 0, 0])] * 3).exponent is None
 
 
 def test_responses_without_a_token_do_not_count():
@@ -195,6 +197,11 @@ SHORTER_WRONG = replace(
         ),
         (
             result("opo", 0.99, "not resolved", 0.05),
+            replace(LONGER_WRONG, length_ratio=interval(1.4, 0.9)),  # It may say much.
+            "its baseline lies at 0.40",
+        ),
+        (
+            result("opo", 0.99, "not resolved", 0.05),
             replace(LONGER_WRONG, num_mixed=0),
             "no prompt has both",
         ),
@@ -210,7 +217,31 @@ def test_the_reason_is_that_of_the_numbers(opo: Result, why: Mechanism, told: st
 
 def test_a_gain_of_the_own_part_is_not_put_down_to_the_weights():
     size = size_of(result("opo", 0.9, "lower"), result("opo-loo", 1.03, "not resolved"))
-    assert "not by its weights" in about_length(size, LONGER_WRONG, "token-sum")
+    text = about_length(size, LONGER_WRONG, "token-sum")
+    assert "that this is by its weights is not shown" in text
+
+
+def test_no_sentence_contradicts_the_table():
+    same = about_length(size_of(result("opo", 1.0, "same", 0.005)), LONGER_WRONG, "token-sum")
+    assert "makes no difference" in same
+    assert "more prompts" not in same
+    # A signal is there, so that its lack is no reason.
+    unknown = about_length(size_of(result("opo", None, "unknown")), LONGER_WRONG, "token-sum")
+    assert "signal is not surely above 0" not in unknown
+    # The oracle's own interval reaches 1: nothing is known to be taken off, nor that nothing is.
+    wide = size_of(result("oracle", 0.99, "not resolved", 0.2), result("opo", 0.8, "lower"))
+    assert about_share(wide).endswith("is not resolved.")
+    # Others than constants may matter where no constant does.
+    small = size_of(result("oracle", 0.99, "not resolved", 0.01), result("opo", 0.8, "lower"))
+    assert "no constant can matter here" in about_share(small)
+    assert "Less noise is no promise" in about_choice(small)
+    # What is unbiased points nowhere else, however its estimated cosine comes out.
+    noisy = result("opo-loo", 0.8, "lower", is_unbiased=True, cosine=0.9)
+    assert "elsewhere" not in about_choice(size_of(noisy))
+    # Where groups have rows that do not count, the mean is not rloo times one factor.
+    uneven = size_of(result("mean", 1.01, "not resolved"))
+    assert "the mean" not in about_choice(uneven)
+    assert "or with the mean" in about_choice(size_of(result("mean", 1.0, "same", 0.0)))
 
 
 def test_no_sentence_on_what_was_not_tried():
@@ -219,10 +250,14 @@ def test_no_sentence_on_what_was_not_tried():
 
 def test_what_can_matter_is_the_share_times_the_best_gain():
     size = size_of(result("oracle", 0.8, "lower"), share=0.5)
-    assert reach(size) == pytest.approx(0.1)
-    assert "take off 10% of the whole" in about_share(size)
+    found = reach(size)
+    assert found.value == pytest.approx(0.1)
+    assert (found.low, found.high) == pytest.approx((0.48 * 0.18, 0.52 * 0.22))
+    assert "take off 10% [9%, 11%] of the whole" in about_share(size)
     little = size_of(result("oracle", 0.9, "lower"), share=0.1)
-    assert "no baseline can matter here" in about_share(little)
+    assert "take off 1.4% at most: no constant can matter here" in about_share(little)
+    odd = replace(little, share=Interval(0.2, -0.1, 1.3))
+    assert "touches 20% [0%, 100%]" in about_share(odd)
     assert reach(size_of()) is None
     assert about_share(size_of()).endswith("prompts differ.")
 

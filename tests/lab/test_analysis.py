@@ -1,0 +1,105 @@
+"""What cannot be analysed is said; what is left out of the loss changes what is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from opo_cli.errors import OpoError
+from opo_cli.lab.analysis import Analysis, analyse
+from opo_cli.lab.store import LabData, PromptData
+from tests.lab.toy import exact_of, lab_of, make_toy
+
+LAB = lab_of([make_toy(seed) for seed in range(12)], 16, seed=3)
+
+
+def analysed(change=lambda place, prompt: prompt, **options) -> Analysis:
+    prompts = [change(place, prompt) for place, prompt in enumerate(LAB.prompts)]
+    options = {"group_sizes": [4], "resamples": 50} | options
+    return analyse(LabData(settings={}, prompts=prompts), **options)
+
+
+def without_first(prompt: PromptData, count: int) -> PromptData:
+    """The first responses left out of the loss."""
+    kept = np.arange(len(prompt.rewards)) >= count
+    return replace(prompt, lengths=prompt.lengths * kept, token_gram=None, token_norms=None)
+
+
+def broken(place: int, prompt: PromptData) -> PromptData:
+    gram = prompt.gram.copy()
+    if place == 3:
+        gram[2, :] = gram[:, 2] = np.nan
+    return replace(prompt, gram=gram)
+
+
+def equal_but(first: int):
+    return lambda place, p: p if place < first else replace(p, rewards=np.ones(len(p.rewards)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (equal_but(0), "none of 12 prompts has responses of different reward"),
+        (lambda place, p: without_first(p, 16), "none of 12 prompts"),
+        (lambda place, p: replace(p, gram=0 * p.gram), "none of 12 prompts"),
+        (broken, "prompt 3 of 12 ('toy/3'): the gradients of 16 of 16 responses"),
+    ],
+    ids=["all equal", "all left out", "no gradient", "not a number"],
+)
+def test_what_tells_nothing_is_said(change, message: str):
+    with pytest.raises(OpoError) as error:
+        analysed(change)
+    assert message in error.value.message
+
+
+def test_one_estimator_and_two_prompts_are_enough():
+    found = analysed(equal_but(2), estimators=["none"]).sizes[0]
+    assert [result.name for result in found.results] == ["rloo", "none"]
+    assert 0 < found.share.low < found.share.high < 1
+
+
+def test_one_prompt_alone_bounds_nothing():
+    found = analysed(equal_but(1)).sizes[0]
+    assert (found.share.low, found.share.high) == (0, 1)
+    assert {r.word for r in found.results} == {"reference", "unknown"}
+
+
+def test_no_baseline_is_free_where_responses_are_left_out():
+    """Those of two tokens, as truncated ones may be: what an unbiased estimator and `rloo` expect
+    is then not the same, by enumeration."""
+    toy = make_toy(3, longest=2)
+    kept = toy.lengths == 1
+
+    def loo(groups: np.ndarray) -> np.ndarray:
+        one, r = kept[groups].astype(float), toy.rewards[groups] * kept[groups]
+        others = (one.sum(1, keepdims=True) - one) > 0
+        means = (r.sum(1, keepdims=True) - r) / np.maximum(one.sum(1, keepdims=True) - one, 1)
+        return one * others * (r - means)
+
+    alone = exact_of(toy, 2, lambda groups: toy.rewards[groups] * kept[groups])
+    assert alone.square != pytest.approx(exact_of(toy, 2, loo).square, rel=0.05)
+
+    assert analysed().sizes[0].of("none").is_unbiased
+    partly = analysed(lambda place, p: without_first(p, place % 2)).sizes[0]
+    assert not any(result.is_unbiased for result in partly.results)
+    assert not any(result.is_unbiased for result in analysed(reduction="seq-mean").sizes[0].results)
+
+
+def test_a_response_that_no_group_has_is_no_trouble():
+    """The longest of the pool, which tokens are laid out by."""
+    from opo_cli.lab.arms import ARMS
+    from opo_cli.lab.moments import moments_of
+    from opo_cli.lab.pool import Groups, make_pool
+
+    toy = make_toy(3)
+    lab = lab_of([toy] * 2, 16, seed=0)
+    pool = make_pool(lab, "token-sum")
+    order = np.array([prompt.lengths.argsort(kind="stable") for prompt in pool.prompts])
+    assert all(p.lengths[o[3]] < p.lengths.max() for p, o in zip(pool.prompts, order, strict=True))
+    rest = [each[None, 4:] for each in order]
+    halves = Groups(rows=order[None, :, :2], rest=rest), Groups(rows=order[None, :, 2:4], rest=rest)
+    arms = {name: ARMS[name] for name in ("rloo", "otb", "reinforce++")}
+    for found in moments_of(pool, arms, halves).values():
+        assert np.isfinite(found.second).all()
