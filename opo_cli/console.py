@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -27,20 +28,40 @@ out = _console(stderr=False)
 err = _console(stderr=True)
 
 
+def visible(text: str, encoding: str = "utf-8") -> str:
+    """`text` with what could steer a terminal, or what `encoding` lacks, escaped; newlines stay."""
+
+    def is_harmless(char: str) -> bool:
+        return char == "\n" or char.isprintable() or unicodedata.category(char) == "Zs"
+
+    shown = "".join(c if is_harmless(c) else c.encode("unicode_escape").decode() for c in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def inert(text: str, console: Console) -> str:
+    """`text` for the console as it is: neither Rich's markup nor the terminal's codes."""
+    return escape(visible(text, console.encoding))
+
+
+def _line(text: str) -> str:
+    """Of talk. Names and data within it begin no line of their own."""
+    return inert(text.strip("\n").replace("\n", "\\n"), err)
+
+
 def note(message: str) -> None:
     """One plain line of talk."""
-    err.print(escape(message), soft_wrap=True)
+    err.print(_line(message), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Something that the user should know and that does not stop the work."""
-    err.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+    err.print(f"[yellow]warning:[/] {_line(message)}", soft_wrap=True)
 
 
 def complain(message: str, hint: str) -> None:
     """The two lines of an error. Unwrapped, so that a script can read them."""
-    err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
-    err.print(f"[bold cyan]hint:[/] {escape(hint)}", soft_wrap=True)
+    err.print(f"[bold red]error:[/] {_line(message)}", soft_wrap=True)
+    err.print(f"[bold cyan]hint:[/] {_line(hint)}", soft_wrap=True)
 
 
 Update = Callable[[float, str], None]
@@ -60,8 +81,8 @@ def progress(description: str, total: float) -> Iterator[Update]:
             console=err,
             transient=True,
         ) as bar:
-            task = bar.add_task(escape(description), total=total, word="")
-            yield lambda done, word="": bar.update(task, completed=done, word=escape(word))
+            task = bar.add_task(_line(description), total=total, word="")
+            yield lambda done, word="": bar.update(task, completed=done, word=_line(word))
     else:
         marks = iter([total * i / PLAIN_MARKS for i in range(1, PLAIN_MARKS)])
         following = next(marks, total)

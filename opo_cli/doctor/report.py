@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import rich.table
 from rich.console import Console
-from rich.markup import escape
 
+from opo_cli.console import inert
 from opo_cli.doctor.findings import Finding
 from opo_cli.report.tables import Table
 
@@ -24,13 +24,15 @@ def print_finding(console: Console, finding: Finding) -> None:
         line.add_column(width=STATE_WIDTH)
         line.add_column(width=WHAT_WIDTH)
         line.add_column(overflow="fold")
-        line.add_row(state, escape(finding.what), escape(finding.found))
+        line.add_row(state, inert(finding.what, console), inert(finding.found, console))
         console.print(line)
     else:
-        what, found = escape(finding.what), escape(finding.found)
+        what, found = inert(finding.what, console), inert(finding.found, console)
         console.print(f"{state} {what:{WHAT_WIDTH}} {found}", soft_wrap=True)
     if finding.mend:
-        console.print(f"{'':{STATE_WIDTH}} [cyan]mend:[/] {escape(finding.mend)}", soft_wrap=True)
+        console.print(
+            f"{'':{STATE_WIDTH}} [cyan]mend:[/] {inert(finding.mend, console)}", soft_wrap=True
+        )
 
 
 def summary(found: Sequence[Finding]) -> str:

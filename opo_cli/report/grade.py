@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
+from opo_cli.console import visible
 from opo_cli.report.tables import Table
 from opo_cli.types import GradeReason
 
@@ -97,8 +98,7 @@ def print_rows(console: Console, rows: Sequence[dict[str, Any]], format: str) ->
     writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    text = file.getvalue().encode("utf-8", "backslashreplace").decode()
-    print(text, end="", file=console.file)
+    print(visible(file.getvalue(), console.encoding), end="", file=console.file)
 
 
 def _cell(value: Any) -> Any:

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from opo_cli.console import warn
+from opo_cli.console import inert, warn
 from opo_cli.report.spending import Total
 
 # Metric, head, width, format: 80 columns in all.
@@ -50,7 +49,7 @@ class TrainView:
         table.add_column(style="bold")
         table.add_column()
         for title, text in rows:
-            table.add_row(title, escape(text))
+            table.add_row(title, inert(text, self.console))
         self.console.print(table)
         self.console.print()
 
@@ -58,7 +57,7 @@ class TrainView:
     def steps(self, done: int, total: Total) -> Iterator[None]:
         """Around the loop: the head of the table, and the bar."""
         head = "".join(f"{head:>{width}}" for _, head, width, _ in COLUMNS)
-        self.console.print(f"[bold]{escape(head)}{'left':>{ETA_WIDTH}}[/]", soft_wrap=True)
+        self.console.print(f"[bold]{head}{'left':>{ETA_WIDTH}}[/]", soft_wrap=True)
         if not self.console.is_terminal:
             yield
             return
@@ -84,11 +83,13 @@ class TrainView:
 
     def evaluating(self, benchmark: str, done: int, total: int) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, phase=escape(f"evaluate {benchmark} {done}/{total}"))
+            self._bar.update(
+                self._task, phase=inert(f"evaluate {benchmark} {done}/{total}", self.console)
+            )
 
     def evaluated(self, step: int, records: Sequence[dict[str, Any]]) -> None:
         told = ", ".join(f"{r['benchmark']} {r['accuracy']:.3f}" for r in records)
-        self.console.print(escape(f"after step {step}: {told}"), soft_wrap=True)
+        self.console.print(inert(f"after step {step}: {told}", self.console), soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Talk goes to stderr, past the bar, which makes room."""
@@ -106,7 +107,7 @@ class TrainView:
             f"{'-':>{width}}" if record.get(key) is None else f"{record[key]:>{width}{form}}"
             for key, _, width, form in COLUMNS
         ]
-        self.console.print(escape("".join(cells)) + f"{clock(left):>{ETA_WIDTH}}", soft_wrap=True)
+        self.console.print("".join(cells) + f"{clock(left):>{ETA_WIDTH}}", soft_wrap=True)
         if self._bar is not None:
             self._bar.update(
                 self._task,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from opo_cli.console import visible
 from opo_cli.report.series import AXES, Chart, Charts, Lines
-from opo_cli.report.show import visible
 from opo_cli.report.styles import style_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, pstdev
@@ -18,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from opo_cli.choose import did_you_mean
+from opo_cli.console import visible
 from opo_cli.errors import OpoError
 from opo_cli.ledger import Ledger, told
 
@@ -88,22 +88,10 @@ def find_group(
             return ledger.read(number, group=group)
     where = told(sorted(searched))
     message = f"no problem '{problem}' in {where} of the ledger"
-    raise OpoError(
-        visible(message), visible(did_you_mean(problem, known, "problem")).replace("\n", " ")
-    )
+    raise OpoError(message, did_you_mean(problem, known, "problem"))
 
 
 # --- how it is shown ----------------------------------------------------------------------------
-
-
-def visible(text: str, encoding: str = "utf-8") -> str:
-    """`text` with what could steer a terminal, or what `encoding` lacks, escaped; newlines stay."""
-
-    def is_harmless(char: str) -> bool:
-        return char == "\n" or char.isprintable() or unicodedata.category(char) == "Zs"
-
-    shown = "".join(c if is_harmless(c) else c.encode("unicode_escape").decode() for c in text)
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def print_group(console: Console, run: str, trained: str, lines: Sequence[Line], most: int) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import rich.table
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
+
+from opo_cli.console import inert, visible
 
 KL_NOTE = "KL/seq: KL(policy||initial), exact over the vocabulary, nats per response"
 
@@ -45,7 +46,7 @@ def print_report(console: Console, report: Report, format: str) -> None:
     if format == "json":
         print(json.dumps(list(report.records), indent=2), file=console.file)
     elif format == "csv":
-        print(_csv(report.records), end="", file=console.file)
+        print(visible(_csv(report.records), console.encoding), end="", file=console.file)
     else:
         _print_lines(console, report.opening, format)
         print_tables(console, report.tables, format)
@@ -65,7 +66,7 @@ def _print_lines(console: Console, lines: Sequence[str], format: str) -> None:
     mark = LINE_MARKS.get(format, "")
     for line in lines:
         for part in line.splitlines() or [""]:
-            console.print(escape(mark + part if part else part), soft_wrap=True)
+            console.print(inert(mark + part if part else part, console), soft_wrap=True)
     if lines:
         console.print()
 
@@ -77,25 +78,28 @@ def print_tables(console: Console, tables: Sequence[Table], format: str) -> None
         if format == "json":
             print(json.dumps(records, indent=2), file=console.file)
         elif format == "csv":
-            print(_csv(records, table.head), end="", file=console.file)
+            print(visible(_csv(records, table.head), console.encoding), end="", file=console.file)
         elif format == "markdown":
-            print(_markdown(table), file=console.file)
+            print(visible(_markdown(table), console.encoding), file=console.file)
         elif format == "latex":
-            print(_latex(table), file=console.file)
+            print(visible(_latex(table), console.encoding), file=console.file)
         else:
-            console.print(_rich(table))
+            console.print(_rich(table, console))
             if table.note:
-                console.print(f"[dim]{escape(table.note)}[/]\n")
+                console.print(f"[dim]{inert(table.note, console)}[/]\n")
 
 
-def _rich(table: Table) -> rich.table.Table:
+def _rich(table: Table, console: Console) -> rich.table.Table:
+    def text(cell: Any) -> str:
+        return inert(str(cell), console)
+
     shown = rich.table.Table(
-        title=escape(table.title) or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD
+        title=text(table.title) or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD
     )
     for head, is_number in zip(table.head, numeric_columns(table), strict=True):
-        shown.add_column(escape(head), justify="right" if is_number else "left", overflow="fold")
+        shown.add_column(text(head), justify="right" if is_number else "left", overflow="fold")
     for row in table.rows:
-        shown.add_row(*(escape(str(cell)) for cell in row))
+        shown.add_row(*map(text, row))
     return shown
 
 
@@ -109,7 +113,8 @@ def numeric_columns(table: Table) -> list[bool]:
 
 def _markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+        plain = (str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
+        return f"| {' | '.join(plain)} |"
 
     lines = [f"### {table.title}\n"] if table.title else []
     lines += [line(table.head), line(["---"] * len(table.head)), *map(line, table.rows)]

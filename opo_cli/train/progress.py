@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from opo_cli.console import err, note
+from opo_cli.console import err, inert, note
 from opo_cli.report.spending import Spending
 from opo_cli.train.cells import Cell
 from opo_cli.train.duration import expected, in_words, together
@@ -102,7 +101,9 @@ class Bars(Display):
     def start(self, cell: Cell) -> None:
         self.running[cell.name] = time.monotonic()
         total = Spending(cell.config).total.steps
-        self.tasks[cell.name] = self.bars.add_task(escape(cell.name), total=total, word="")
+        self.tasks[cell.name] = self.bars.add_task(
+            inert(cell.name, self.bars.console), total=total, word=""
+        )
 
     def watch(self) -> None:
         for cell in self.left:

@@ -13,10 +13,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from opo_cli.cli import main
+from opo_cli.console import visible
 from opo_cli.errors import OpoError
 from opo_cli.ledger import Ledger
 from opo_cli.presets import resolve
-from opo_cli.report.show import find_group, print_group, response_text, visible
+from opo_cli.report.show import find_group, print_group, response_text
 
 ESCAPE = "\x1b"
 
