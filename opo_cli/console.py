@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from opo_cli.redact import redacted
+
 PIPE_WIDTH = 100  # Columns of a table that goes into a pipe, where no terminal says its width.
 PLAIN_MARKS = 4  # Lines of progress where there is no terminal to draw a bar on.
 
@@ -44,8 +46,8 @@ def inert(text: str, console: Console) -> str:
 
 
 def _line(text: str) -> str:
-    """Of talk. Names and data within it begin no line of their own."""
-    return inert(text.strip("\n").replace("\n", "\\n"), err)
+    """Of talk. Names and data within it begin no line of their own, and no secret is told."""
+    return inert(redacted(text).strip("\n").replace("\n", "\\n"), err)
 
 
 def note(message: str) -> None:
