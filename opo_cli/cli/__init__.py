@@ -62,9 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit code: 0, 2 for what the user can mend, 128 + signal."""
     arguments = sys.argv[1:] if arguments is None else arguments
     code = 0
-    with Interrupts().installed():
+    with Interrupts().installed() as interrupts:
         try:
             code = _main(arguments)
+            if code == 128 + signal.SIGINT and interrupts.first:
+                code = 128 + interrupts.first  # Typer has the same answer to all of them.
             sys.stdout.flush()
         except (KeyboardInterrupt, typer.Abort) as stop:
             return 128 + (signal_behind(stop) or signal.SIGINT)

@@ -37,6 +37,11 @@ class Interrupts:
         self._is_held = False
         self._seconds = math.inf
 
+    @property
+    def first(self) -> int | None:
+        """The signal that came first, if one has."""
+        return self._first
+
     @contextmanager
     def installed(self) -> Iterator[Interrupts]:
         """Of the main thread. What is ignored already, as `nohup` does, stays so."""
