@@ -44,7 +44,7 @@ class Moments:
 def moments_of(
     pool: Pool, arms: Mapping[str, Arm], halves: tuple[Groups, Groups]
 ) -> dict[str, Moments]:
-    """By name; all arms are tried on the same draws.
+    """By name; all arms are tried on the same draws, a costly one on the first of them.
 
     Args:
         arms: with the reference among them.
@@ -53,9 +53,16 @@ def moments_of(
     reference = [arms[REFERENCE].estimate(pool, half) for half in halves]
     found = {}
     for name, arm in arms.items():
-        own = reference if name == REFERENCE else [arm.estimate(pool, half) for half in halves]
-        found[name] = _moments(pool, halves, own, reference, arm.is_token_level)
+        count = arm.most_draws(pool, halves[0].rows.shape[2])
+        parts = [_first(half, count) for half in halves]
+        base = [each[:, :count] for each in reference]
+        own = base if name == REFERENCE else [arm.estimate(pool, part) for part in parts]
+        found[name] = _moments(pool, parts, own, base, arm.is_token_level)
     return found
+
+
+def _first(groups: Groups, count: int | None) -> Groups:
+    return Groups(rows=groups.rows[:count], rest=[each[:count] for each in groups.rest])
 
 
 def _moments(pool: Pool, halves, own, reference, is_token_level: bool) -> Moments:

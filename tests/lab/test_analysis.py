@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from opo_cli.errors import OpoError
+from opo_cli.lab import trained
 from opo_cli.lab.analysis import Analysis, analyse
+from opo_cli.lab.arms import ARMS
+from opo_cli.lab.moments import moments_of
+from opo_cli.lab.pool import Groups, draw, make_pool
 from opo_cli.lab.store import LabData, PromptData
 from tests.lab.toy import exact_of, lab_of, make_toy
 
@@ -89,10 +93,6 @@ def test_no_baseline_is_free_where_responses_are_left_out():
 
 def test_a_response_that_no_group_has_is_no_trouble():
     """The longest of the pool, which tokens are laid out by."""
-    from opo_cli.lab.arms import ARMS
-    from opo_cli.lab.moments import moments_of
-    from opo_cli.lab.pool import Groups, make_pool
-
     toy = make_toy(3)
     lab = lab_of([toy] * 2, 16, seed=0)
     pool = make_pool(lab, "token-sum")
@@ -103,3 +103,22 @@ def test_a_response_that_no_group_has_is_no_trouble():
     arms = {name: ARMS[name] for name in ("rloo", "otb", "reinforce++")}
     for found in moments_of(pool, arms, halves).values():
         assert np.isfinite(found.second).all()
+
+
+def test_long_responses_are_tried_on_fewer_draws(monkeypatch):
+    """Where each draw is a call over all tokens; others keep theirs. 12 prompts, groups of 4."""
+    pool = make_pool(LAB, "token-sum")
+    longest = max(int(prompt.lengths.max()) for prompt in LAB.prompts)
+    halves = draw(pool, 4, seed=0, num_draws=40)
+    monkeypatch.setattr(trained, "MOST_TOKENS", 20 * 2 * 12 * 4 * longest)
+    arms = {name: ARMS[name] for name in ("rloo", "opo-batch", "reinforce++")}
+    assert [arm.most_draws(pool, 4) for arm in arms.values()] == [None, None, 20]
+    found = moments_of(pool, arms, halves)
+    few = tuple(Groups(rows=h.rows[:20], rest=[r[:20] for r in h.rest]) for h in halves)
+    expected = moments_of(pool, arms, few)
+    for field in ("second", "square", "signal"):
+        same = getattr(found["reinforce++"], field) == getattr(expected["reinforce++"], field)
+        assert same.all()
+        assert (getattr(found["rloo"], field) != getattr(expected["rloo"], field)).any()
+    monkeypatch.setattr(trained, "MOST_TOKENS", 1)
+    assert ARMS["reinforce++"].most_draws(pool, 4) == trained.LEAST_DRAWS

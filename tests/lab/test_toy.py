@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from opo_cli.lab.analysis import analyse
-from opo_cli.lab.arms import ARMS, REFERENCE, _probe, chosen, kind_of
+from opo_cli.lab.arms import ARMS, REFERENCE, chosen
 from opo_cli.lab.intervals import jackknife
 from opo_cli.lab.moments import moments_of
 from opo_cli.lab.pool import Groups, draw, make_pool
 from opo_cli.lab.store import LabData
+from opo_cli.lab.trained import _probe, kind_of
 from opo_cli.rl.advantages import ADVANTAGES, Signals
 from tests.lab.toy import Toy, exact_of, lab_of, make_toy, prompt_of
 
@@ -92,13 +93,17 @@ def exact_arm(name: str, toy: Toy, size: int):
         "gpg": lambda g: weighted(toy, g, np.ones(len(r)), leave_one_out=False),
         "reinforce++-baseline": lambda g: _shifted(toy, g, size),
         **{
-            f"length-power-{c or 'fit'}": lambda g, c=c: weighted(
-                toy, g, toy.lengths ** float(slope_of(toy) if c is None else c), leave_one_out=False
-            )
+            f"length-power-{c or 'fit'}{'-loo' if alone else ''}": _powered(toy, c, alone)
             for c in (0.5, 1.6, None)
+            for alone in (False, True)
         },
     }
     return exact_of(toy, size, told.get(name) or (lambda g: trained(name, toy, g)))
+
+
+def _powered(toy: Toy, exponent: float | None, leave_one_out: bool):
+    weights = toy.lengths ** float(slope_of(toy) if exponent is None else exponent)
+    return lambda groups: weighted(toy, groups, weights, leave_one_out=leave_one_out)
 
 
 def _half_shrunk(toy: Toy, groups: np.ndarray) -> np.ndarray:
@@ -126,7 +131,9 @@ def test_the_toy_is_a_policy():
     assert [each.sum() for each in toy.logits] == pytest.approx((toy.scores**2).sum(1))
 
 
-@pytest.mark.parametrize("name", [*GROUP_LEVEL, "logit-proxy-loo", "exact", "exact-loo"])
+@pytest.mark.parametrize(
+    "name", [*GROUP_LEVEL, "logit-proxy-loo", "length-power-1.6-loo", "exact", "exact-loo"]
+)
 def test_moments_are_unbiased_whatever_the_pool(name: str):
     """The mean over all 7^4 pools of four responses is the exact value, to rounding: nothing is
     lost by drawing disjoint groups of one pool, nor by draws that share it."""
