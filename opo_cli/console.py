@@ -19,8 +19,14 @@ PIPE_WIDTH = 100  # Columns of a table that goes into a pipe, where no terminal 
 PLAIN_MARKS = 4  # Lines of progress where there is no terminal to draw a bar on.
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich's own ends the process, as if all were well."""
+        raise  # Rich calls it where the error is handled.
+
+
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
     return console

@@ -16,7 +16,7 @@ from opo_cli import __version__
 from opo_cli.cli import check, compare, doctor, eval, grade, lab, list, prepare, replay, show, train
 from opo_cli.console import complain
 from opo_cli.errors import OpoError
-from opo_cli.train.interrupt import Interrupts, signal_behind
+from opo_cli.train.interrupt import Interrupts
 
 USER_ERROR = 2
 FILE_ERRORS = {
@@ -68,15 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if code == 128 + signal.SIGINT and interrupts.first:
                 code = 128 + interrupts.first  # Typer has the same answer to all of them.
             sys.stdout.flush()
-        except (KeyboardInterrupt, typer.Abort) as stop:
-            return 128 + (signal_behind(stop) or signal.SIGINT)
+        except (KeyboardInterrupt, typer.Abort):
+            return 128 + (interrupts.first or signal.SIGINT)
         except OSError as error:
-            number = signal_behind(error)
-            if number is None and not isinstance(error, BrokenPipeError):
+            if interrupts.first is None and not isinstance(error, BrokenPipeError):
                 raise
             # The terminal has gone, or the reader of our pipe has seen enough.
             _drop_output()
-            return code if number is None else 128 + number
+            return code if interrupts.first is None else 128 + interrupts.first
     return code
 
 
@@ -103,7 +102,7 @@ def _main(arguments: Sequence[str]) -> int:
             f"{context.command_path if context else 'opo'} --help",
         )
     except OSError as error:
-        if error.errno not in FILE_ERRORS or signal_behind(error) is not None:
+        if error.errno not in FILE_ERRORS:
             raise
         where = f" '{error.filename}'" if error.filename else ""
         complain(f"cannot write{where}: {error.strerror}", FILE_ERRORS[error.errno])

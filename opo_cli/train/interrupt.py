@@ -10,6 +10,7 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -30,27 +31,34 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """While installed, a signal raises `Interrupted` at once, except after `hold()` within a
     `step()`: then it waits for the step's end, so that weights and log never part. A second signal
-    does not wait; a third one kills."""
+    does not wait; a third one kills.
+
+    Attributes:
+        first: the signal that came first, if one has.
+    """
+
+    _active: ClassVar[Interrupts | None] = None
 
     def __init__(self):
-        self._first: int | None = None
+        self.first: int | None = None
         self._is_held = False
         self._seconds = math.inf
 
-    @property
-    def first(self) -> int | None:
-        """The signal that came first, if one has."""
-        return self._first
-
     @contextmanager
     def installed(self) -> Iterator[Interrupts]:
-        """Of the main thread. What is ignored already, as `nohup` does, stays so."""
+        """Of the main thread; inside such a block, those of that block. What is ignored already, as
+        under `nohup`, stays so."""
+        if Interrupts._active is not None:
+            yield Interrupts._active
+            return
         self._obeyed = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
         before = {number: signal.signal(number, self._receive) for number in self._obeyed}
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._expire)
+        Interrupts._active = self
         try:
             yield self
         finally:
+            Interrupts._active = None
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -68,8 +76,8 @@ class Interrupts:
         try:
             yield
         except OSError as error:  # The terminal, or the reader of our pipe, may have ended with us.
-            if self._first is not None:
-                raise Interrupted(self._first) from error
+            if self.first is not None:
+                raise Interrupted(self.first) from error
             raise
         finally:
             self._is_held = False
@@ -77,15 +85,15 @@ class Interrupts:
         self._raise_waiting()
 
     def _raise_waiting(self) -> None:
-        if self._first is not None:
-            raise Interrupted(self._first)
+        if self.first is not None:
+            raise Interrupted(self.first)
 
     def _receive(self, number: int, frame) -> None:
-        if self._first is not None:
+        if self.first is not None:
             for each in self._obeyed:
                 signal.signal(each, signal.SIG_DFL)
             raise Interrupted(number, is_urgent=True)
-        self._first = number
+        self.first = number
         if not self._is_held:
             raise Interrupted(number)
         if self._seconds < math.inf:
@@ -94,10 +102,3 @@ class Interrupts:
     def _expire(self, number: int, frame) -> None:
         if self._is_held and self._seconds < math.inf:
             self._raise_waiting()
-
-
-def signal_behind(error: BaseException | None) -> int | None:
-    """The signal that an error came of: the `Interrupted` itself, or what failed after it."""
-    while error is not None and not isinstance(error, Interrupted):
-        error = error.__cause__ or error.__context__
-    return None if error is None else error.number
