@@ -15,9 +15,12 @@ from opo_cli.rl.advantages import ADVANTAGES, TOKEN_LINEAR
 from opo_cli.rl.objectives import KL_ESTIMATORS, LOSSES, REDUCTIONS, clipped_gradients
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 2**63 - 1  # Of the 64-bit integers that torch, numpy and Parquet count in.
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Amount = Annotated[int, Field(ge=0, le=MOST)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1e30)]  # What AdamW makes of it must be a float32.
 BudgetUnit = Literal["steps", "samples", "gradient-steps", "tokens"]
 """Keys of `metrics.BUDGETS`."""
 
@@ -39,7 +42,7 @@ class Runtime(Section):
     """Where the policy lives; auto takes a GPU if there is one."""
     engine: Literal["auto", "transformers", "vllm"] = "auto"
     """Rollout engine; auto takes vLLM where it is installed and fits."""
-    num_threads: Annotated[int, Field(ge=0)] = 0
+    num_threads: Amount = 0
     """CPU threads of torch; 0 leaves torch's default."""
     num_gpus: Count = 1
     """GPUs that the preset was sized for."""
@@ -58,9 +61,9 @@ class Embedded(Section):
     """Decoder layers."""
     num_heads: Count = 4
     """Attention heads."""
-    num_key_value_heads: Annotated[int, Field(ge=0)] = 0
+    num_key_value_heads: Amount = 0
     """Key/value heads; 0: as many as attention heads."""
-    vocab_size: Annotated[int, Field(ge=0)] = 0
+    vocab_size: Amount = 0
     """Rows of the embedding; 0: as many as the tokenizer has tokens."""
     use_tied_embeddings: bool = True
     """Whether the output embedding is the input's."""
@@ -111,7 +114,7 @@ class Data(Section):
     """The hub data set's commit, tag or branch; empty: the newest."""
     columns: Columns = Columns()
     """Of the hub data set or file."""
-    limit: Annotated[int, Field(ge=0)] = 0
+    limit: Amount = 0
     """Only the first problems of the source; 0: all."""
     max_prompt_tokens: Count = 1024
     """Longer prompts are left out of training."""
@@ -134,7 +137,7 @@ class Data(Section):
     of the embedded task for its problems, else the tokenizer's chat template, else boxed."""
     answer_format: Literal["template", "box", "tag", "line", "any"] = "template"
     """Where responses state their answer; template: where the template asks for it."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Amount = 0
     """Seed of the embedded task's training problems, shared by all training seeds."""
 
     @model_validator(mode="after")
@@ -183,7 +186,7 @@ class Stage(Section):
 
     num_tokens: Count
     """Training tokens, prompts included."""
-    learning_rate: Positive
+    learning_rate: Rate
     """Peak; linear warm-up, then cosine."""
     styles: Styles
     """The mixture of solutions."""
@@ -208,7 +211,7 @@ class Warmstart(Section):
     """AdamW; beta1 is 0.9."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Amount = 0
     """Seed of weights and examples, shared by all training seeds."""
 
 
@@ -256,7 +259,7 @@ class Algorithm(Section):
     """Discount per token, of estimators with rewards to go."""
     gae_lambda: Share = 1.0
     """GAE's lambda (critic only)."""
-    critic_learning_rate: Positive = 5e-4
+    critic_learning_rate: Rate = 5e-4
     """AdamW (critic only)."""
     value_clip: Positive = 0.2
     """A new value may leave the old one by this much, in reward (critic only)."""
@@ -309,7 +312,7 @@ class Algorithm(Section):
 
 
 class Optim(Section):
-    learning_rate: Positive = 1e-6
+    learning_rate: Rate = 1e-6
     """AdamW, constant."""
     beta1: Decay = 0.9
     """AdamW."""
@@ -348,7 +351,7 @@ class Rollout(Section):
 class Train(Section):
     steps: Count = 40
     """Rollout batches."""
-    budget: Annotated[int, Field(ge=0)] = 0
+    budget: Amount = 0
     """Ends the run instead, after the step that reaches it; 0: train.steps ends it."""
     budget_unit: BudgetUnit = "steps"
     """Of the budget: rollout batches, responses sampled, optimizer steps, or response tokens
@@ -372,23 +375,23 @@ class Eval(Section):
     checkpoint: Literal["last", "best"] = "last"
     """The final policy: after the last step, or with the highest mean avg@n over eval.validation of
     those evaluated every eval.every steps and the last (of equals the earliest)."""
-    every: Annotated[int, Field(ge=0)] = 0
+    every: Amount = 0
     """Steps between evaluations during training; 0: none."""
     during: tuple[str, ...] = ()
     """What those evaluate; empty: eval.benchmarks."""
-    samples: Annotated[int, Field(ge=0)] = 0
+    samples: Amount = 0
     """Responses per problem; 0: the benchmark's own number."""
     k: tuple[Count, ...] = ()
     """The k of pass@k and maj@k; empty: 1, 4, 16, 64 as far as there are so many samples."""
-    limit: Annotated[int, Field(ge=0)] = 0
+    limit: Amount = 0
     """Only the first problems of each benchmark; 0: all."""
-    max_new_tokens: Annotated[int, Field(ge=0)] = 0
+    max_new_tokens: Amount = 0
     """Longest response, tokens; 0: the benchmark's own limit, or what the model can take."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Amount = 0
     """Of the samples; apart from the training's randomness."""
     require_stop: bool = False
     """Whether a truncated response counts as wrong whatever answer it states."""
@@ -432,15 +435,15 @@ class Grading(Section):
 class Checkpoint(Section):
     every: Count = 10
     """Steps between checkpoints."""
-    keep: Count = 1
-    """Checkpoints kept; the newest."""
-    snapshot_every: Annotated[int, Field(ge=0)] = 0
+    keep: Count = 2
+    """Checkpoints kept, the newest: one that is damaged is made good from the one before."""
+    snapshot_every: Amount = 0
     """Steps between snapshots, weights that stay when the run is finished; 0: none."""
     snapshot_moments: bool = False
     """Keep the optimizer's second moments with them, for `opo lab --along --precondition adam`."""
     grace_seconds: Annotated[float, Field(ge=0)] = 20.0
-    """What a step in flight may still take after a signal once weights began to change; saving comes
-    on top."""
+    """What a step in flight may still take after a signal, once weights began to change; saving
+    comes on top."""
 
 
 class Certificate(Section):
@@ -455,11 +458,11 @@ class Certificate(Section):
 class Measure(Section):
     """The instruments that cost something."""
 
-    every: Annotated[int, Field(ge=0)] = 1
+    every: Amount = 1
     """Steps between measurements of KL, policy shift, gradient noise and diversity; 0: never."""
     responses: Count = 1
     """Responses per prompt on which KL and policy shift are measured: forward passes are dear."""
-    probe_every: Annotated[int, Field(ge=0)] = 10
+    probe_every: Amount = 10
     """Steps between exact KL and entropy on the probe prompts; 0: never."""
     probe_prompts: Count = 16
     """Fixed training prompts, one response each; the same for every seed and algorithm."""
@@ -468,7 +471,7 @@ class Measure(Section):
 class Ledger(Section):
     """Rollouts kept in the run folder."""
 
-    every: Annotated[int, Field(ge=0)] = 1
+    every: Amount = 1
     """Steps between those whose rollouts are kept; 0: none."""
     max_megabytes: Count = 64
     """Beyond it, every second of the kept steps is dropped."""
@@ -492,7 +495,7 @@ class Config(Section):
     """The preset that this config started from."""
     description: str
     """One line about the preset."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Amount = 0
     """Training seed: prompts, sampling and shuffling follow from (seed, step, row)."""
     runtime: Runtime = Runtime()
     model: Model = Model()

@@ -140,7 +140,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _explained(error: ValidationError) -> OpoError:
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
+    location = [str(part) for part in first["loc"] if isinstance(part, str)]
+    places = "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
     key, value = ".".join(location), first["input"]
     if first["type"] == "extra_forbidden":
         return _unknown_key(location)
@@ -150,10 +151,9 @@ def _explained(error: ValidationError) -> OpoError:
         return OpoError(
             f"{key}: {first['ctx']['error']}", f"change {key} in the preset or by --set"
         )
-    shown = value if isinstance(value, str | int | float | bool) else type(value).__name__
-    return OpoError(
-        f"{key} = {shown!r}: {first['msg'].lower()}", f"--set {key}=VALUE; {_about(location)}"
-    )
+    is_plain = isinstance(value, str | int | float | bool)
+    shown = repr(value) if is_plain else f"a {type(value).__name__}"
+    return OpoError(f"{key}{places} = {shown}: {first['msg'].lower()}", _remedy(location))
 
 
 def check_key(key: str) -> None:
@@ -192,6 +192,10 @@ def _keys_at(location: Iterable[str]) -> list[str]:
     return list(_model_at(location).model_fields)
 
 
-def _about(location: list[str]) -> str:
-    field = _model_at(location[:-1]).model_fields.get(location[-1])
-    return (field.description or "see the preset") if field else "see the preset"
+def _remedy(location: list[str]) -> str:
+    key = ".".join(location)
+    if _model_at(location) is not _model_at(location[:-1]):
+        return f"it is a section: --set {key}.{_keys_at(location)[0]}=VALUE and the like"
+    field = _model_at(location[:-1]).model_fields.get(location[-1]) if location else None
+    about = (field.description or "see the preset") if field else "see the preset"
+    return f"--set {key}=VALUE; {about}"

@@ -27,8 +27,10 @@ FILE_ERRORS = {
     errno.EPERM: "choose a folder that you may write, with --out (cache: OPO_CACHE)",
     errno.EEXIST: "something is in the way; choose another folder with --out (cache: OPO_CACHE)",
     errno.ENOTEMPTY: "another process has written there; choose another folder with --out",
-    errno.ENAMETOOLONG: "choose a shorter name with --out",
-    errno.ENOTDIR: "a part of the path is a file; choose another folder with --out",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "a part of the path is a file; choose another",
+    errno.EISDIR: "it is a folder; choose another name",
+    errno.ELOOP: "its links lead in a circle; choose another name",
 }
 
 app = typer.Typer(
@@ -89,6 +91,7 @@ def _drop_output() -> None:
 
 def _main(arguments: Sequence[str]) -> int:
     try:
+        _check_arguments(arguments)
         return app(args=arguments, prog_name="opo", standalone_mode=False) or 0
     except OpoError as error:
         complain(error.message, error.hint)
@@ -99,14 +102,29 @@ def _main(arguments: Sequence[str]) -> int:
         context = getattr(error, "ctx", None)
         complain(
             error.format_message().splitlines()[0].rstrip(".") + _given(error, arguments),
-            f"{context.command_path if context else 'opo'} --help",
+            f"{context.command_path if context else _command_of(arguments)} --help",
         )
     except OSError as error:
         if error.errno not in FILE_ERRORS:
             raise
         where = f" '{error.filename}'" if error.filename else ""
-        complain(f"cannot write{where}: {error.strerror}", FILE_ERRORS[error.errno])
+        complain(f"cannot open or write{where}: {error.strerror}", FILE_ERRORS[error.errno])
     return USER_ERROR
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raises OpoError for an empty argument: what a shell makes of a variable that is not set would
+    be taken for an option that was not given."""
+    for before, argument in zip(("opo", *arguments), arguments, strict=False):
+        name, equals, value = argument.partition("=")
+        if not argument or (name.startswith("-") and equals and not value):
+            shown = argument or f"{before} ''"
+            raise OpoError(f"an argument is empty: {shown}", "give it a value, or leave it out")
+
+
+def _command_of(arguments: Sequence[str]) -> str:
+    names = {command.name for command in app.registered_commands}
+    return f"opo {arguments[0]}" if arguments and arguments[0] in names else "opo"
 
 
 def _given(error: TyperException, arguments: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -103,14 +104,24 @@ def command(
             "both runs and a preset were given" if runs else "neither runs nor a preset were given",
             "opo compare RUN RUN ..., or opo compare --preset tiny",
         )
-    of_preset = (algorithms, seeds, budget, sweep, jobs, overrides)
-    if runs and (dry_run or any(option is not None for option in of_preset)):
+    of_preset = {
+        "--algorithms": algorithms,
+        "--seeds": seeds,
+        "--budget": budget,
+        "--sweep": sweep and sweep[0],
+        "--jobs": jobs,
+        "--set": overrides and overrides[0],
+    }
+    given = [f"{name} {value}" for name, value in of_preset.items() if value is not None]
+    given += ["--dry-run"] if dry_run else []
+    if runs and given:
         raise OpoError(
-            "--algorithms, --seeds, --budget, --sweep, --jobs, --dry-run and --set go with "
-            "--preset, not with finished runs",
-            "leave them out, or give a preset instead of runs",
+            f"{given[0]} goes with --preset, not with finished runs",
+            "leave it out, or give a preset instead of runs",
         )
     _check_share(margin, "--margin")
+    if threshold is not None and not math.isfinite(threshold):
+        raise OpoError(f"--threshold {threshold:g} is no reward", "for example: --threshold 0.5")
     _check_target(out, is_folder=True)
     _check_target(html, is_folder=False)
     _check_target(figures, is_folder=True)
@@ -276,10 +287,10 @@ def _tell(
 ) -> None:
     """Prints the tables; writes report and results. What cannot be written loses no table."""
     import shlex
-    import sys
 
     from opo_cli.console import note, out
-    from opo_cli.records import write_json, write_text
+    from opo_cli.files import write_json, write_text
+    from opo_cli.redact import command_line
     from opo_cli.report.compare import report, results_of
     from opo_cli.report.compare_page import page_of
     from opo_cli.report.page import render
@@ -287,7 +298,7 @@ def _tell(
 
     found = report(comparison)
     print_report(out, found, format)
-    page = page_of(comparison, shlex.join(["opo", *sys.argv[1:]]))
+    page = page_of(comparison, shlex.join(command_line()))
     text = render(page)
     for path in (folder / "report.html", *([Path(html)] if html else [])):
         write_text(path, text)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from opo_cli.config import Config
 
 DEFAULT_PRESET = "tiny"
+MOST_NUMBERS = 10_000  # A range of more is a slip of the finger, and fills memory.
 
 
 class Format(StrEnum):
@@ -66,14 +67,17 @@ def parse_numbers(text: str, option: str) -> list[int]:
     """`0,1,2` or `0-4` or both.
 
     Raises:
-        OpoError: anything else.
+        OpoError: anything else, or more than `MOST_NUMBERS`.
     """
     numbers: list[int] = []
     try:
         for part in text.split(","):
-            first, _, last = part.strip().partition("-")
-            numbers += range(int(first), int(last or first) + 1)
-    except ValueError:
+            first, dash, last = part.strip().partition("-")
+            found = range(int(first), int(last if dash else first) + 1)
+            if not 0 < len(found) <= MOST_NUMBERS:
+                raise ValueError
+            numbers += found
+    except (ValueError, OverflowError):
         numbers = []
     if not numbers:
         raise OpoError(f"{option} '{text}' is no list of numbers", f"for example: {option} 1,2,4")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from opo_cli.errors import OpoError
 from opo_cli.records import digest
 
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PREPARED = re.compile(r"base-[0-9a-f]{12}")
 
 
@@ -25,10 +27,9 @@ def model_source(path: str) -> str:
     Raises:
         OpoError: a path that holds no model.
     """
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     is_hub_id = (
-        path.count("/") == 1
-        and not path.startswith((".", "/", "~"))
+        HUB_ID.fullmatch(path)
         and not folder.exists()
         and not any(folder.parent.glob("*/config.json"))  # Beside models it is meant as a path.
     )
@@ -50,7 +51,7 @@ def policy_id(model_path: str) -> str:
     A prepared base has it in its name, a hub id in the commit that is in the hub's cache; of other
     folders names, sizes and times of the files count.
     """
-    folder = Path(model_path).expanduser().resolve()
+    folder = Path(os.path.expanduser(model_path)).resolve()
     if PREPARED.fullmatch(folder.name):
         return folder.name
     files = sorted(path for path in folder.glob("*") if path.is_file())
