@@ -6,18 +6,21 @@ so that advantages can be computed again without a model.
 
 from __future__ import annotations
 
-import os
-import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opo_cli.errors import OpoError
+from opo_cli.files import write_file, write_text
 
 if TYPE_CHECKING:
     import pyarrow
 
 PREFIX = "step-"
+FOOTER = b"opocrc32"  # Stands before the footer's checksum.
+STRIDE = "stride"
+"""File that says how many steps lie between those that are kept, once they are too many."""
 LINE = {
     "step": "int32",
     "group": "int32",  # Place of the prompt within the step, from 0.
@@ -92,28 +95,44 @@ class Ledger:
         return steps
 
     def write(self, step: int, columns: Mapping[str, Sequence[Any]], max_bytes: int) -> None:
-        """Writes a step's lines, under a temporary name first; then thins out what is too much."""
+        """Writes a step's lines, then thins out what is too much. They are on the disk when the
+        step's checkpoint is."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.table(dict(columns), schema=_schema())
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as scratch:
-            written = Path(scratch) / "rollouts.parquet"
-            pq.write_table(table, written, compression="zstd")
-            os.replace(written, self.path(step))
+        table, sink = pa.table(dict(columns), schema=_schema()), pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        content = _with_footer_checksum(sink.getvalue().to_pybytes())
+        write_file(self.path(step), lambda file: file.write(content), use_sync=False)
         self._thin(max_bytes)
 
     def _thin(self, max_bytes: int) -> None:
-        """Keeps every second, else every fourth, ... step from the first on, so that what is left
-        spans the whole run evenly; the newest stays."""
-        stride = 1
+        """Keeps every second, else every fourth, ... step from step 1 on, so that what is left
+        spans the whole run evenly; the newest stays.
+
+        Once it is every second, it stays so: a run that goes back to a checkpoint, where more of
+        them were still there, ends with the same ones as if it had not.
+        """
+        stride = self._stride()
+        self._keep_every(stride)
         while (size := self._sizes()) and sum(size.values()) > max_bytes and len(size) > 1:
             stride *= 2
-            first, *between, _ = size
-            for step in between or [first]:
-                if step == first or (step - first) % stride:
-                    self.path(step).unlink()
+            if stride > max(size):  # The first and the newest alone are too much.
+                self.path(min(size)).unlink()
+                return
+            write_text(self.folder / STRIDE, f"{stride}\n")
+            self._keep_every(stride)
+
+    def _stride(self) -> int:
+        try:
+            return int((self.folder / STRIDE).read_text())
+        except (FileNotFoundError, ValueError):  # Without it, only more is kept.
+            return 1
+
+    def _keep_every(self, stride: int) -> None:
+        for step in self.steps()[:-1]:
+            if (step - 1) % stride:
+                self.path(step).unlink()
 
     def _sizes(self) -> dict[int, int]:
         """Step -> bytes, oldest first."""
@@ -148,12 +167,37 @@ class Ledger:
         wanted = None if columns is None else list(columns)
         lines = None if group is None else [("group", "=", group)]
         try:
-            return pq.read_table(self.path(step), columns=wanted, filters=lines).to_pylist()
-        except (pa.ArrowException, OSError) as error:
+            _check_footer(self.path(step))
+            found = pq.read_table(
+                self.path(step), columns=wanted, filters=lines, page_checksum_verification=True
+            )
+            return found.to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise OpoError(
                 f"'{self.path(step)}' does not read: {str(error).splitlines()[0]}",
                 "the file is damaged; choose another step",
             ) from None
+
+
+def _with_footer_checksum(content: bytes) -> bytes:
+    """Parquet knows checksums of its pages alone. That of the footer goes before it, where no
+    reader looks: all its offsets count from the start."""
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    footer = content[start:]
+    return content[:start] + FOOTER + zlib.crc32(footer).to_bytes(4, "little") + footer
+
+
+def _check_footer(path: Path) -> None:
+    """Raises ValueError where it is not what was written; an older file has no checksum."""
+    content = memoryview(path.read_bytes())
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    mark, told, footer = (
+        content[start - 12 : start - 4],
+        content[start - 4 : start],
+        content[start:],
+    )
+    if mark == FOOTER and zlib.crc32(footer) != int.from_bytes(told, "little"):
+        raise ValueError("its footer is not what was written, by its checksum")
 
 
 def told(steps: Sequence[int]) -> str:

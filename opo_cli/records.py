@@ -1,5 +1,4 @@
-"""Run folders, and the cache of prepared bases. Plain files, written so that a reader never sees
-half of one.
+"""Run folders, and the cache of prepared bases: plain files.
 
 A run folder: `config.json`, `environment.json`, `steps.jsonl` (a line per step), `rollouts/` (the
 ledger), `evals.jsonl` (a line per benchmark and evaluation), `samples/` (the responses behind it),
@@ -15,22 +14,23 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
-import shutil
 import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from opo_cli.choose import did_you_mean
 from opo_cli.errors import OpoError
+from opo_cli.files import read_json, remove_folder, sweep, write_text
 from opo_cli.ledger import Ledger
+from opo_cli.lines import append_lines, as_lines, read_lines
+from opo_cli.locks import locked_by_us
+from opo_cli.redact import command_line
 
 RUNS = Path("runs")
+STEPS, EVALS = "steps.jsonl", "evals.jsonl"
 NOT_SHAPING = ("description", "compare", "checkpoint", "certificate", "ledger", "measure")
 ONLY_COST = {
     "runtime": ("num_threads", "num_gpus", "gpu_gigabytes"),
@@ -52,105 +52,38 @@ PACKAGES = (
 
 
 def cache_folder() -> Path:
-    """Where prepared bases live: $OPO_CACHE, else $XDG_CACHE_HOME/opo, else ~/.cache/opo."""
-    if "OPO_CACHE" in os.environ:
-        return Path(os.environ["OPO_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "opo"
+    """Where prepared bases live: $OPO_CACHE, else $XDG_CACHE_HOME/opo, else ~/.cache/opo. A
+    relative XDG_CACHE_HOME does not count, as its specification demands.
 
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Around writers that hide why they failed: a full disk comes out as the OSError that it is.
-
-    torch leaves the OSError as the context of its own error, safetensors only a number in the text.
+    Raises:
+        OpoError: there is no such home folder.
     """
+    named, place = os.environ.get("OPO_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
+    if not named:
+        named = f"{place if place.startswith('/') else '~/.cache'}/opo"
     try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from error
-        if number:
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes beside the target and renames: the file is the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-def make_folder(target: Path, fill: Callable[[Path], None]) -> None:
-    """`fill`s a temporary folder and renames it to `target`: whole, or not there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".preparing-"))
-    try:
-        fill(scratch)
-        scratch.chmod(0o755)
-        try:
-            os.rename(scratch, target)
-        except OSError:
-            if not target.is_dir():  # Otherwise another process was first, with the same content.
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Raises OpoError where the file is not JSON."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        return Path(named).expanduser()
+    except RuntimeError:
         raise OpoError(
-            f"{path} is not valid JSON: {error}", "restore it or remove the run"
+            f"the cache '{named}': there is no such home folder",
+            "export OPO_CACHE=FOLDER, one that you may write",
         ) from None
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file; none where there is no file.
-
-    Raises:
-        OpoError: a line that is not JSON, unless it is the last one and unfinished (a run that was
-            killed while writing it).
-    """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        try:
-            records.append(json.loads(line))
-        except ValueError:  # Not JSON, or not UTF-8.
-            if number == len(lines):
-                break
-            raise OpoError(
-                f"{path}:{number}: not a JSON record", "remove the damaged line"
-            ) from None
-    return records
-
-
-def _lines(records: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
+def check_cache() -> None:
+    """Raises OpoError where the cache cannot be written: told now, not after hours of work."""
+    folder = cache_folder()
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not place.is_dir():
+        why = "is no folder"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        why = "is not yours to write"
+    else:
+        return
+    raise OpoError(
+        f"cannot write the cache '{folder}': '{place}' {why}",
+        "export OPO_CACHE=FOLDER, one that you may write",
+    )
 
 
 def digest(*parts: Any) -> str:
@@ -204,7 +137,7 @@ def environment(**facts: Any) -> dict[str, Any]:
         "num_cpus": os.cpu_count(),
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": commit(),
-        "command": ["opo", *sys.argv[1:]],
+        "command": command_line(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     }
@@ -215,23 +148,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-@contextmanager
-def locked_by_us(file: Path) -> Iterator[None]:
-    """Around work on the folder that `file` is in. The lock dies with its owner.
-
-    Raises:
-        OpoError: another process works on it.
-    """
-    with file.open() as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OpoError(
-                f"another process is at work on '{file.parent}'", "wait for it, or choose --out"
-            ) from None
-        yield
 
 
 class RunFolder:
@@ -272,9 +188,16 @@ class RunFolder:
     def is_finished(self) -> bool:
         return (self.model / "config.json").is_file()
 
-    def locked(self) -> AbstractContextManager[None]:
-        """See `locked_by_us`."""
-        return locked_by_us(self.path / "config.json")
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """See `locked_by_us`. Whoever works here next tidies up behind who was killed."""
+        with locked_by_us(self.path / "config.json"):
+            if self.is_finished:
+                remove_folder(self.checkpoints)
+            samples, snapshots = self.samples(0).parent, self.snapshot(0).parent
+            for folder in (self.path, self.checkpoints, self.ledger.folder, samples, snapshots):
+                sweep(folder)
+            yield
 
     def config(self) -> dict[str, Any]:
         return read_json(self.path / "config.json")
@@ -283,10 +206,21 @@ class RunFolder:
         return read_json(self.path / "environment.json")
 
     def steps(self) -> list[dict[str, Any]]:
-        return read_lines(self.path / "steps.jsonl")
+        """Raises OpoError where a line is damaged."""
+        return self._read(STEPS)
 
     def evals(self) -> list[dict[str, Any]]:
-        return read_lines(self.path / "evals.jsonl")
+        """Raises OpoError where a line is damaged."""
+        return self._read(EVALS)
+
+    def _read(self, name: str) -> list[dict[str, Any]]:
+        try:
+            return read_lines(self.path / name)
+        except OpoError as error:
+            hint = f"opo train --resume --out {self.path} goes back to the checkpoint's copy"
+            if self.is_finished:
+                hint = "restore the file from a copy, or remove the run"
+            raise OpoError(error.message, hint) from None
 
     @property
     def final_step(self) -> int:
@@ -295,8 +229,7 @@ class RunFolder:
         return chosen[0] if chosen else len(self.steps())
 
     def add_step(self, record: dict[str, Any]) -> None:
-        with (self.path / "steps.jsonl").open("a") as file:
-            file.write(_lines([record]))
+        append_lines(self.path / STEPS, [record])
 
     def add_evals(self, records: Iterable[dict[str, Any]]) -> None:
         """Waits for another process that does the same."""
@@ -309,21 +242,26 @@ class RunFolder:
 
     def write_evals(self, records: Iterable[dict[str, Any]]) -> None:
         """All evaluations at once, so that none is ever there twice or by half."""
-        write_text(self.path / "evals.jsonl", _lines(records))
+        write_text(self.path / EVALS, as_lines(records))
 
-    def keep_steps(self, count: int) -> None:
-        """Cuts logs, ledger, samples and snapshots back to the first `count` steps, where a
-        checkpoint stands."""
-        self.ledger.cut(count)
-        for last in (self.samples(count), self.snapshot(count)):
+    def copy_logs(self, target: Path) -> None:
+        """Both logs as they are now, into a checkpoint."""
+        (target / STEPS).write_text(as_lines(self.steps()))
+        (target / EVALS).write_text(as_lines(self.evals()))
+
+    def go_back(self, step: int, logs: Path | None) -> None:
+        """Makes the folder what it was after `step` steps.
+
+        Args:
+            logs: folder of their copies from then; None: there was nothing yet.
+        """
+        for name in (STEPS, EVALS):
+            write_text(self.path / name, as_lines(read_lines(logs / name)) if logs else "")
+        self.ledger.cut(step)
+        for last in (self.samples(step), self.snapshot(step)):
             for folder in last.parent.glob("step-*"):
                 if folder.name > last.name:
-                    shutil.rmtree(folder)
-        evals = self.evals()
-        if any(record["step"] > count for record in evals):
-            self.write_evals(record for record in evals if record["step"] <= count)
-        kept = [record for record in self.steps() if record["step"] <= count]
-        write_text(self.path / "steps.jsonl", _lines(kept))
+                    remove_folder(folder)
 
 
 def list_runs(root: Path = RUNS) -> list[RunFolder]:

@@ -93,7 +93,7 @@ def test_an_interrupted_comparison_stops_its_runs_and_goes_on(base, in_tmp, run_
     assert 0 < done < 40
     time.sleep(1)
     assert len(log.read_text().splitlines()) == done  # No run goes on behind our back.
-    assert list((folder / "checkpoints").glob("*.pt"))
+    assert list((folder / "checkpoints").glob("step-*"))
 
     again = run_opo(*command)
     assert again.returncode == 0, again.stderr

@@ -12,10 +12,14 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "opo_cli"
 LAYERS = {
     "errors": 0,
+    "redact": 0,
     "types": 0,
     "metrics": 0,
     "rl": 0,
     "choose": 1,
+    "files": 1,
+    "lines": 1,
+    "locks": 1,
     "algorithms": 1,
     "ledger": 1,
     "records": 1,

@@ -9,6 +9,7 @@ import pytest
 
 from opo_cli.errors import OpoError
 from opo_cli.ledger import LINE, PER_TOKEN, Ledger, told
+from tests.damage import flip_a_bit
 
 LINE_OF = {
     "step": 1,
@@ -94,6 +95,35 @@ def test_the_newest_step_stays_whatever_its_size(ledger: Ledger):
     assert ledger.steps() == [3]
 
 
+def sizes(ledger: Ledger) -> dict[int, int]:
+    return {step: ledger.path(step).stat().st_size for step in ledger.steps()}
+
+
+def written(ledger: Ledger, first: int, last: int, every: int, max_bytes: int) -> None:
+    """Steps whose files differ in size."""
+    for step in range(first, last + 1):
+        if (step - 1) % every == 0:
+            lines = [{"step": step, "row": row, "text": f"{step}-{row}"} for row in range(step % 7)]
+            ledger.write(step, columns(*lines, {"step": step}), max_bytes)
+
+
+@pytest.mark.parametrize(("every", "room"), [(1, 1.5), (1, 2.5), (1, 6), (3, 2.5)])
+def test_a_run_that_goes_back_ends_with_the_rollouts_of_the_run_never_stopped(
+    every: int, room: float, tmp_path: Path
+):
+    """Wherever it was killed, and went back to: thinning does not depend on that."""
+    (probe := Ledger(tmp_path / "probe")).write(1, columns({}, {}, {}), 2**20)
+    most = int(room * probe.path(1).stat().st_size)
+    whole = Ledger(tmp_path / "whole")
+    written(whole, 1, 60, every, most)
+    for killed, back in ((7, 5), (20, 10), (33, 30), (59, 40), (59, 0), (60, 60)):
+        cut = Ledger(tmp_path / f"cut-{killed}-{back}")
+        written(cut, 1, killed, every, most)
+        cut.cut(back)
+        written(cut, back + 1, 60, every, most)
+        assert sizes(cut) == sizes(whole)
+
+
 def test_files_of_others_are_left_alone(ledger: Ledger):
     ledger.write(1, columns({}), max_bytes=2**20)
     (ledger.folder / "step-mine.parquet").write_text("notes")
@@ -117,6 +147,32 @@ def test_what_is_not_there_is_told(ledger: Ledger):
     with pytest.raises(OpoError, match="no rollouts of step 4") as caught:
         ledger.read(4)
     assert caught.value.hint == "it holds steps 1, 2, 5"
+
+
+def test_a_hit_on_the_rollouts_is_told(ledger: Ledger):
+    """Pages and footer have their checksums: never another value."""
+    lines = [{"row": row, "text": f"text {row}", "advantage": row / 8} for row in range(8)]
+    ledger.write(1, columns(*lines), max_bytes=2**20)
+    good, path = ledger.read(1), ledger.path(1)
+    places, told = range(0, path.stat().st_size, 11), 0
+    for place in places:
+        flip_a_bit(path, place, place % 8)
+        try:
+            assert ledger.read(1) == good, place
+        except OpoError:
+            told += 1
+        flip_a_bit(path, place, place % 8)
+    assert told > 0.8 * len(places)
+
+
+def test_other_readers_read_it_and_a_file_without_a_checksum_is_read(ledger: Ledger):
+    import pyarrow.parquet as pq
+
+    ledger.write(1, columns({}), max_bytes=2**20)
+    table = pq.read_table(ledger.path(1))
+    assert table.to_pylist() == [LINE_OF]
+    pq.write_table(table, ledger.path(1))
+    assert ledger.read(1) == [LINE_OF]
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 not so", None], ids=["empty", "torn", "half"])

@@ -122,8 +122,8 @@ def command(
     ]
     print_report(stdout, lab_report(*analyses), format)
     if html is not None:
+        from opo_cli.files import write_text
         from opo_cli.lab.page import render_lab
-        from opo_cli.records import write_text
 
         write_text(html, render_lab(*analyses))
         note(f"report: {html}")

@@ -111,7 +111,7 @@ def _prepare(config: Config) -> None:
 
 def _print_audit(folder) -> None:
     from opo_cli.console import out
-    from opo_cli.records import read_json
+    from opo_cli.files import read_json
     from opo_cli.report.tables import Table, print_tables
 
     facts, audit = read_json(folder / "source.json"), read_json(folder / "audit.json")

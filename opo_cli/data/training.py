@@ -20,10 +20,11 @@ from opo_cli.data.files import READERS, read_file
 from opo_cli.data.hub import HubSet, check_hub_id, fetch
 from opo_cli.data.rows import Counts, decode, distinct_problems, find_columns
 from opo_cli.data.sources import save_problems
-from opo_cli.data.store import file_sha256, kept_folder, load_or_make, problem_set
+from opo_cli.data.store import is_kept, kept_folder, load_or_make, problem_set
 from opo_cli.data.tasks import TASKS
 from opo_cli.errors import OpoError
-from opo_cli.records import cache_folder, digest, make_folder, source_digest, write_json
+from opo_cli.files import file_sha256, make_folder, write_json
+from opo_cli.records import cache_folder, digest, source_digest
 from opo_cli.types import Problem, ProblemSet
 
 EMBEDDED = ("embedded", "tasks", "tiny", "search")
@@ -56,14 +57,14 @@ def data_folder(config: Config) -> Path:
 
 
 def prepare_data(config: Config) -> Path:
-    """The folder of `data_folder`, made where it is missing.
+    """The folder of `data_folder`, made where it is missing or damaged.
 
     Raises:
         OpoError: the source, or a benchmark to audit against, cannot be had or read; nothing is
             left to train on; the embedded task has too few distinct problems.
     """
     folder = data_folder(config)
-    if not folder.is_dir():
+    if not is_kept(folder):
         found, counts = load_training(config.data)
         overlaps = _audit(config, found)
         kept = _without(found.problems, overlaps if config.data.drop_overlap else [])

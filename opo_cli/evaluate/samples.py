@@ -4,7 +4,6 @@ record follows, and with which a stopped evaluation goes on. No torch."""
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from opo_cli.console import note
-from opo_cli.records import digest, read_lines
+from opo_cli.console import note, warn
+from opo_cli.lines import append_lines, as_lines, parse_line
+from opo_cli.records import digest
 from opo_cli.types import FinishReason, GradeReason, Mean
 
 
@@ -97,21 +97,38 @@ class SampleFile:
             yield
 
     def read(self) -> dict[str, ProblemSamples]:
-        """Problem id -> its samples. A line that a killed process left unfinished is cut off.
-
-        Raises:
-            OpoError: a damaged line.
-        """
+        """Problem id -> its samples. A line that a killed process left unfinished is cut off, and a
+        damaged one is told and dropped: its problem is sampled again. Called under the lock."""
         content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self.path, whole)
-        lines = read_lines(self.path)[1:]
-        return {line["id"]: ProblemSamples.from_line(line) for line in lines}
+        *lines, torn = content.split(b"\n")
+        kept, found = [as_lines([self.identity]).encode()], {}
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                samples = ProblemSamples.from_line(parse_line(line))
+            except (ValueError, KeyError, TypeError) as error:
+                warn(f"{self.path}:{number}: {_reason(error)}; its problem is sampled again")
+                continue
+            found[samples.id] = samples
+            kept.append(line + b"\n")
+        if lines and (whole := b"".join(kept)) != content:
+            self._mend(whole)
+        elif torn and not lines:
+            os.truncate(self.path, 0)
+        return found
+
+    def _mend(self, content: bytes) -> None:
+        """In place, as whoever waits for the lock has this very file open. Where this is not
+        brought to its end, the next reading finds less, or a damaged line more."""
+        with self.path.open("r+b") as file:
+            file.write(content)
+            file.truncate()
 
     def add(self, samples: Iterable[ProblemSamples]) -> None:
-        lines = [json.dumps(each.as_line()) + "\n" for each in samples]
+        lines = [each.as_line() for each in samples]
         if not self.path.stat().st_size:
-            lines.insert(0, json.dumps(self.identity) + "\n")
-        with self.path.open("a") as file:
-            file.write("".join(lines))
+            lines.insert(0, self.identity)
+        append_lines(self.path, lines)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else "not a record of samples"

@@ -12,9 +12,9 @@ from typing import Any
 
 from opo_cli.config import Grading
 from opo_cli.errors import OpoError
+from opo_cli.files import write_text
 from opo_cli.grading.audit import second_opinion
 from opo_cli.grading.pool import Case, Grader
-from opo_cli.records import write_text
 from opo_cli.types import AnswerFormat, Grade
 
 SHAPE = '{"prediction": "... \\\\boxed{7}", "answer": "7"}'

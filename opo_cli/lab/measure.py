@@ -17,6 +17,7 @@ from opo_cli.config import Config
 from opo_cli.console import progress, warn
 from opo_cli.data.sources import LAB_STREAM
 from opo_cli.errors import OpoError
+from opo_cli.files import check_seal
 from opo_cli.grading.pool import Grader
 from opo_cli.lab.foreseen import PILOT, Foreseen
 from opo_cli.lab.gradients import (
@@ -94,6 +95,7 @@ class Lab:
         uses_moments = self.asked.precondition == "adam"
         if source.checkpoint is None:
             return _load(Path(source.path) / MOMENTS) if uses_moments else None
+        check_seal(source.checkpoint.parent)
         state = _load(source.checkpoint)
         self.model.load_state_dict(state["policy"])
         names = [name for name, _ in self.model.named_parameters()]

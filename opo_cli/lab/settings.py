@@ -118,7 +118,7 @@ def policy_of_run(folder: RunFolder, asked: Request) -> PolicySource:
     Raises:
         OpoError: neither is there, or what the preconditioner needs is not.
     """
-    from opo_cli.train.checkpoint import list_checkpoints
+    from opo_cli.train.checkpoint import STATE, list_checkpoints
 
     found = list_checkpoints(folder.checkpoints)
     if folder.is_finished:
@@ -131,7 +131,7 @@ def policy_of_run(folder: RunFolder, asked: Request) -> PolicySource:
         )
     step = int(found[-1].stem.partition("-")[2])
     initial = folder.environment()["initial_policy"]
-    return PolicySource(label=folder.name, path=initial, step=step, checkpoint=found[-1])
+    return PolicySource(label=folder.name, path=initial, step=step, checkpoint=found[-1] / STATE)
 
 
 def policies_along(folder: RunFolder, asked: Request) -> list[PolicySource]:

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from opo_cli.errors import OpoError
-from opo_cli.records import disk_errors, environment, locked_by_us, read_json, write_json
+from opo_cli.files import disk_errors, read_json, write_json
+from opo_cli.locks import locked_by_us
+from opo_cli.records import environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from opo_cli.errors import OpoError
+from opo_cli.files import MANIFEST, check_seal
 from opo_cli.model.folder import hush_transformers, model_source
 from opo_cli.model.precision import Precision, logits_of, run_layers, set_precision
 from opo_cli.model.shape import PROMPT_ROOM
@@ -42,11 +44,14 @@ def load_policy(path: str, device: torch.device, precision: Precision = FLOAT32)
         precision: in which it computes, wherever it is evaluated.
 
     Raises:
-        OpoError: no such folder, a broken one, or an architecture that we would score wrongly.
+        OpoError: no such folder, a broken one, one of ours that was altered, or an architecture
+            that we would score wrongly.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = model_source(path)
+    if (Path(source) / MANIFEST).is_file():
+        check_seal(Path(source))
     hush_transformers()
     try:
         with warnings.catch_warnings():

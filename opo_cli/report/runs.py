@@ -15,8 +15,9 @@ import numpy as np
 
 from opo_cli.certificate import KEY, NOT_RECORDED, Certificate, certificate_of
 from opo_cli.errors import OpoError
+from opo_cli.lines import are_whole, read_lines
 from opo_cli.presets import completed
-from opo_cli.records import RunFolder, read_lines, shaping
+from opo_cli.records import RunFolder, shaping
 from opo_cli.report.labels import algorithm_label
 
 Record = Mapping[str, Any]
@@ -193,14 +194,17 @@ def read_steps(path: Path, metrics: Sequence[str]) -> Steps:
     names = list(dict.fromkeys([*READ, *metrics]))
     schema = pa.schema([(n, pa.float64()) for n in names] + [(KEY, pa.list_(pa.string()))])
     try:
+        content = path.read_bytes()
+        if not are_whole(content):
+            return _steps_of(path, names)  # Slower; it names the damaged line.
         table = json.read_json(
-            path,
+            pa.BufferReader(content),
             # One block, so that columns are whole; runs are read beside each other instead.
-            json.ReadOptions(use_threads=False, block_size=path.stat().st_size + 1),
+            json.ReadOptions(use_threads=False, block_size=len(content) + 1),
             json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
     except (pa.ArrowException, OSError):
-        return _steps_of(path, names)  # Slower; it names the damaged line.
+        return _steps_of(path, names)
     # By DLPack: pyarrow's own to_numpy imports pandas, half a second.
     columns = {
         name: np.from_dlpack(table[name].combine_chunks().fill_null(math.nan)) for name in names

@@ -1,17 +1,19 @@
-"""The best weights so far by the validation split: one copy beside the checkpoints."""
+"""The best weights so far by the validation split: sealed folders beside the checkpoints, one for
+the run and one for each checkpoint that would go on with others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from opo_cli.errors import OpoError
-from opo_cli.train.checkpoint import write_state
+from opo_cli.files import check_seal, make_folder, remove_folder
 
 PREFIX = "best-"
+WEIGHTS = "weights.pt"
 
 
 def best_step(records: Iterable[Mapping[str, Any]]) -> int | None:
@@ -29,24 +31,22 @@ def best_step(records: Iterable[Mapping[str, Any]]) -> int | None:
     return max(means, key=means.__getitem__, default=None)
 
 
-def _path(folder: Path, step: int) -> Path:
-    return folder / f"{PREFIX}{step:06d}.pt"
-
-
-def is_best_kept(folder: Path, records: Iterable[Mapping[str, Any]], step: int) -> bool:
-    """Whether a run that goes on behind `step` can still end with the best weights so far: they are
-    in `folder`, or those of `step` itself, which is evaluated again."""
-    best = best_step(records)
-    return best in (None, step) or _path(folder, best).exists()
+def best_path(folder: Path, step: int) -> Path:
+    return folder / f"{PREFIX}{step:06d}"
 
 
 def save_best(folder: Path, policy, step: int) -> None:
-    """Writes `folder/best-000020.pt`, and drops what was the best before."""
-    target = _path(folder, step)
-    write_state(target, policy.state_dict())  # What is there may be of a step that is made again.
-    for old in folder.glob(f"{PREFIX}*.pt"):
-        if old != target:
-            old.unlink()
+    """Writes `folder/best-000020/`."""
+    target = best_path(folder, step)
+    remove_folder(target)  # What is there may be of a step that was made again.
+    make_folder(target, lambda scratch: torch.save(policy.state_dict(), scratch / WEIGHTS))
+
+
+def drop_best(folder: Path, needed: Container[int | None]) -> None:
+    """Those of other steps."""
+    for path in folder.glob(f"{PREFIX}*"):
+        if int(path.name.removeprefix(PREFIX)) not in needed:
+            remove_folder(path)
 
 
 def load_best(folder: Path, policy, step: int) -> None:
@@ -54,11 +54,13 @@ def load_best(folder: Path, policy, step: int) -> None:
     Raises:
         OpoError: the weights are gone or damaged.
     """
-    path = _path(folder, step)
+    path = best_path(folder, step)
     try:
-        policy.load_state_dict(torch.load(path, map_location=policy.device, weights_only=True))
-    except Exception as error:  # A damaged file surfaces as almost any type.
+        check_seal(path)
+    except OpoError as error:
         raise OpoError(
-            f"the best weights '{path}' do not load: {type(error).__name__}",
-            "without them the run's checkpoint rule cannot be kept: start it anew with --out",
-        ) from error
+            f"the best weights on the validation split: {error.message}",
+            "--resume goes back to a checkpoint before them",
+        ) from None
+    state = torch.load(path / WEIGHTS, map_location=policy.device, weights_only=True)
+    policy.load_state_dict(state)

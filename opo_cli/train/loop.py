@@ -20,27 +20,23 @@ from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import TrainingPrompts, load_problems
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.run import Evaluator, check_requests, over_all
+from opo_cli.files import make_folder, read_json, remove_folder, sync_tree, write_json
 from opo_cli.grading.pool import Grader
 from opo_cli.model.device import training_device
 from opo_cli.model.folder import policy_id
 from opo_cli.model.policy import check_context, choose_device, load_policy
 from opo_cli.model.precision import Precision
 from opo_cli.model.shape import shape_of
-from opo_cli.records import RunFolder, cache_folder, disk_errors, read_json, write_json
+from opo_cli.records import RunFolder, cache_folder
 from opo_cli.report.live import TrainView
 from opo_cli.report.spending import Spending
 from opo_cli.rollout.engine import Engine, engine_settings
 from opo_cli.rollout.revival import start_engine
 from opo_cli.train.batch import ledger_columns
-from opo_cli.train.best import best_step, is_best_kept, load_best, save_best
+from opo_cli.train.best import best_step, load_best, save_best
 from opo_cli.train.budget import evaluation_bytes
 from opo_cli.train.check import worst_step
-from opo_cli.train.checkpoint import (
-    checkpoint_path,
-    load_checkpoint,
-    remove_checkpoints,
-    save_checkpoint,
-)
+from opo_cli.train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from opo_cli.train.forecast import check_lines
 from opo_cli.train.interrupt import Interrupted, Interrupts
 from opo_cli.train.learner import Learner, make_reference, new_learner
@@ -132,9 +128,9 @@ class Trainer:
                 self.check(grader)
             evaluator = self._evaluator(grader)
             initial = self._evaluate(evaluator, settings.benchmarks, "initial policy", 0)
-            done = load_checkpoint(self.folder.checkpoints, self.learner)
-            self.folder.keep_steps(done)
-            self._drop_lost(done)
+            needs_best = settings.checkpoint == "best"
+            done = load_checkpoint(self.folder, self.learner, needs_best=needs_best)
+            self._certify()
             self.engine.load_weights(self.learner.policy, done)
             last = self._train(done, evaluator, interrupts)
             step = self._choose(evaluator, last)
@@ -220,8 +216,7 @@ class Trainer:
         if not settings.every or (number - 1) % settings.every:
             return 0.0
         columns = ledger_columns(number, result.batch, result.graded, self._piece)
-        with disk_errors(self.folder.ledger.path(number)):
-            self.folder.ledger.write(number, columns, settings.max_megabytes * 2**20)
+        self.folder.ledger.write(number, columns, settings.max_megabytes * 2**20)
         return round(time.monotonic() - started, 4)
 
     def _piece(self, token: int) -> str:
@@ -253,10 +248,14 @@ class Trainer:
         return reasons
 
     def _checkpoint(self, step: int) -> None:
+        self._certify()
+        save_checkpoint(self.folder, self.learner, step, self.config.checkpoint.keep)
+
+    def _certify(self) -> None:
+        """Of the steps so far."""
         certificate = certificate_of(self.folder.steps()).as_record()
         bounds = self.config.certificate.model_dump()
         write_json(self.folder.path / "certificate.json", {**certificate, "bounds": bounds})
-        save_checkpoint(self.folder.checkpoints, self.learner, step, self.config.checkpoint.keep)
 
     def _keep_snapshot(self, step: int) -> None:
         settings = self.config.checkpoint
@@ -320,26 +319,9 @@ class Trainer:
         self._keep_evaluation(step, records)
         self.view.evaluated(step, records)
         if settings.checkpoint == "best" and best_step(self.folder.evals()) == step:
-            # A resumed run never goes back behind the best weights, whose predecessor goes.
             if not checkpoint_path(self.folder.checkpoints, step).exists():
                 self._checkpoint(step)
             save_best(self.folder.checkpoints, self.learner.policy, step)
-
-    def _drop_lost(self, done: int) -> None:
-        """Validations before step `done` that nothing can be chosen by any more, where a run goes
-        back behind the best weights: another step's have replaced those that were it before."""
-        records = self.folder.evals()
-        if self.config.eval.checkpoint != "best" or is_best_kept(
-            self.folder.checkpoints, records, done
-        ):
-            return
-        warn(
-            f"the weights after step {best_step(records)}, the best on the validation split up to "
-            f"step {done}, are gone: the final policy is chosen from step {done} on"
-        )
-        self.folder.write_evals(
-            [r for r in records if r["policy"] != "step" or r.get("split") != "validation"]
-        )
 
     def _keep_evaluation(self, step: int, records: Sequence[dict[str, Any]]) -> None:
         """Of the policy after `step` steps, in the place of what was there of it."""
@@ -372,14 +354,15 @@ class Trainer:
         return self.folder.samples(step), [step, base]
 
     def _save_model(self) -> None:
-        """Into a temporary folder, then renamed: `model/` marks the run as finished."""
-        with tempfile.TemporaryDirectory(dir=self.folder.path, prefix=".writing-") as scratch:
-            written = Path(scratch) / "model"
-            with disk_errors(self.folder.model):
-                self.learner.policy.save_pretrained(written)
-                self.tokenizer.save_pretrained(written)
-            written.rename(self.folder.model)
-        remove_checkpoints(self.folder.checkpoints)
+        """`model/` marks the run as finished; from then on the logs have no copy."""
+
+        def fill(scratch: Path) -> None:
+            self.learner.policy.save_pretrained(scratch)
+            self.tokenizer.save_pretrained(scratch)
+
+        sync_tree(self.folder.path)
+        make_folder(self.folder.model, fill)
+        remove_folder(self.folder.checkpoints)
 
 
 def training_prompts(config: Config, problems: Path, tokenizer) -> list[Prompt]:

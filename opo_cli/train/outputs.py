@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from opo_cli.data.benchmarks import check_names
 from opo_cli.data.training import check_source
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.settings import check_evaluation
+from opo_cli.files import SCRATCH, write_json
 from opo_cli.presets import completed, merged, parse_override, resolve, validated
-from opo_cli.records import RUNS, RunFolder, digest, environment, shaping, write_json
+from opo_cli.records import RUNS, RunFolder, digest, environment, shaping
 from opo_cli.train.warmstart import check_base
 
 
@@ -78,12 +80,14 @@ def check_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
             "choose another folder with --out",
         )
     if folder.is_finished:
+        with suppress(OSError), folder.locked():
+            pass  # It may have been killed as it tidied up.
         raise OpoError(
             f"'{folder.path}' holds this very run, finished",
             f"opo eval --run {folder.path} BENCHMARK, or run it anew with --out",
         )
-    done = len(folder.steps())
-    if done and not resume:
+    done = 0 if resume else len(folder.steps())  # Resuming puts a damaged log back.
+    if done:
         raise OpoError(
             f"'{folder.path}' holds this run, stopped after step {done}",
             "--resume goes on; --out starts another",
@@ -92,7 +96,10 @@ def check_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
 
 def _is_unused(path: Path) -> bool:
     """An empty folder, or one where a start did not come as far as its config."""
-    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {"environment.json"}
+    return path.is_dir() and all(
+        entry.name == "environment.json" or entry.name.startswith(SCRATCH)
+        for entry in path.iterdir()
+    )
 
 
 def difference_from(config: Config, folder: RunFolder) -> str:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opo_cli.records import RunFolder, disk_errors, make_folder
+from opo_cli.files import is_whole, make_folder
+from opo_cli.records import RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,20 +26,19 @@ def list_snapshots(folder: RunFolder) -> dict[int, Path]:
 def save_snapshot(
     folder: RunFolder, step: int, learner: Learner, tokenizer, *, use_moments: bool
 ) -> None:
-    """`snapshots/step-000010/`, whole or not there; one that is there is kept: it is the same."""
+    """`snapshots/step-000010/`, sealed; one that is there and whole is kept: it is the same."""
     target = folder.snapshot(step)
-    if target.is_dir():
+    if is_whole(target):
         return
 
     def fill(scratch: Path) -> None:
         import torch
 
-        with disk_errors(target):
-            learner.policy.save_pretrained(scratch)
-            tokenizer.save_pretrained(scratch)
-            if use_moments:
-                names = [name for name, _ in learner.policy.named_parameters()]
-                torch.save(second_moments(learner.optimizer.state_dict(), names), scratch / MOMENTS)
+        learner.policy.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        if use_moments:
+            names = [name for name, _ in learner.policy.named_parameters()]
+            torch.save(second_moments(learner.optimizer.state_dict(), names), scratch / MOMENTS)
 
     make_folder(target, fill)
 

@@ -1,7 +1,7 @@
 """What a run starts from, made once and cached: training problems, and the embedded base model.
 
 A cached thing is a folder whose name ends in a hash of all that shapes it, the source code that
-makes it included, so that it is never a stale one. It is made under a temporary name and renamed.
+makes it included, so that it is never a stale one. It is sealed: a damaged one is made again.
 """
 
 from __future__ import annotations
@@ -17,18 +17,13 @@ from opo_cli.config import Config, Stage, Warmstart
 from opo_cli.console import progress
 from opo_cli.data.prompts import Template, resolve_template
 from opo_cli.data.sources import load_problems
+from opo_cli.data.store import is_kept
 from opo_cli.data.tasks import TASKS
 from opo_cli.data.training import EMBEDDED, data_folder, prepare_data
 from opo_cli.errors import OpoError
+from opo_cli.files import is_whole, make_folder, write_json
 from opo_cli.model.tiny import build_model, build_tokenizer, check_vocabulary
-from opo_cli.records import (
-    cache_folder,
-    digest,
-    disk_errors,
-    make_folder,
-    source_digest,
-    write_json,
-)
+from opo_cli.records import cache_folder, digest, source_digest
 from opo_cli.types import Problem
 
 MODEL_SOURCES = (
@@ -72,8 +67,8 @@ def _shape(config: Config) -> dict:
 
 
 def is_prepared(config: Config) -> bool:
-    return data_folder(config).is_dir() and (
-        bool(config.model.path) or base_folder(config).is_dir()
+    return is_whole(data_folder(config)) and (
+        bool(config.model.path) or is_whole(base_folder(config))
     )
 
 
@@ -96,7 +91,7 @@ def prepare(config: Config) -> tuple[Path, str]:
     if config.data.source and config.model.embedded.tokenizer == "task":
         _check_readable(load_problems(data / "train.jsonl"), config)
     base = base_folder(config)
-    if not base.is_dir():
+    if not is_kept(base):
         num_tokens = sum(stage.num_tokens for stage in config.warmstart.stages)
         with progress("prepare the base model", num_tokens) as update:
 
@@ -131,9 +126,8 @@ def _check_readable(problems: Sequence[Problem], config: Config) -> None:
 
 def save_base(config: Config, folder: Path, report: Report) -> None:
     model, tokenizer = warm_start(config, report)
-    with disk_errors(folder):
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     write_json(folder / "warmstart.json", _shape(config))
 
 

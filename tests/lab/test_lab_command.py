@@ -122,7 +122,7 @@ def test_a_stopped_run_is_measured_at_its_checkpoint(base, in_tmp: Path, run_opo
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=60)
     assert child.returncode == 130
-    step = int(max((in_tmp / "cut" / "checkpoints").glob("*.pt")).stem.partition("-")[2])
+    step = int(max((in_tmp / "cut" / "checkpoints").glob("step-*")).name.partition("-")[2])
     sizes = ("--prompts", "6", "--responses", "8", "--group-size", "4")
     done = run_opo("lab", "--run", "cut", *sizes, "--precondition", "adam", "--out", "lab")
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,12 @@ import pytest
 import torch
 
 from opo_cli.errors import OpoError
-from opo_cli.train.best import best_step, is_best_kept, load_best, save_best
+from opo_cli.presets import resolve
+from opo_cli.records import RunFolder
+from opo_cli.train.best import best_path, best_step, drop_best, load_best, save_best
+from opo_cli.train.checkpoint import load_checkpoint, save_checkpoint
+from opo_cli.train.learner import new_learner
+from tests.damage import flip_a_bit, names
 
 BEST = ["train", "--preset", "smoke", "--set", "eval.checkpoint=best", "--set", "eval.every=1"]
 BEST += ["--set", "eval.during=['tiny-validation']", "--set", "eval.benchmarks=['tiny-easy']"]
@@ -43,7 +47,7 @@ def test_only_validations_during_training_count():
     assert best_step([*others, record(1, 0.1)]) == 1
 
 
-def test_one_copy_of_the_best_weights_is_kept(tmp_path: Path):
+def test_the_best_weights_are_sealed_and_come_back(tmp_path: Path):
     model = torch.nn.Linear(2, 2)
     model.device = torch.device("cpu")
     save_best(tmp_path, model, 3)
@@ -56,24 +60,19 @@ def test_one_copy_of_the_best_weights_is_kept(tmp_path: Path):
     load_best(tmp_path, model, 3)
     assert torch.equal(model.weight, again)
     save_best(tmp_path, model, 5)
-    assert [path.name for path in tmp_path.iterdir()] == ["best-000005.pt"]
-    (tmp_path / "best-000005.pt").write_bytes(b"damaged")
-    for step in (3, 5):
-        with pytest.raises(OpoError, match="best weights"):
-            load_best(tmp_path, model, step)
-
-
-def test_best_weights_are_kept_or_at_hand_or_gone(tmp_path: Path):
-    (tmp_path / "best-000002.pt").touch()
-    assert is_best_kept(tmp_path, [], 0)
-    assert is_best_kept(tmp_path, [record(1, 0.2), record(2, 0.5), record(3, 0.4)], 3)
-    assert is_best_kept(tmp_path, [record(1, 0.2), record(4, 0.5)], 4)
-    assert not is_best_kept(tmp_path, [record(1, 0.6), record(2, 0.5), record(3, 0.4)], 3)
+    drop_best(tmp_path, {5, None})
+    assert [path.name for path in tmp_path.iterdir()] == ["best-000005"]
+    flip_a_bit(tmp_path / "best-000005" / "weights.pt")
+    with pytest.raises(OpoError, match=r"best-000003/manifest.json' is missing"):
+        load_best(tmp_path, model, 3)
+    with pytest.raises(OpoError, match=r"best-000005/weights.pt' is damaged") as caught:
+        load_best(tmp_path, model, 5)
+    assert "--resume goes back" in caught.value.hint
 
 
 def evals_of(folder: Path) -> list[dict]:
     left_out = ("seconds", "samples_file", "grading_seconds")
-    lines = [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
+    lines = RunFolder(folder).evals()
     return [{k: v for k, v in line.items() if k not in left_out} for line in lines]
 
 
@@ -118,38 +117,40 @@ def test_the_best_policy_is_the_final_one_whatever_kills_the_run(base, in_tmp: P
 
     for step in (2, 5, 7):
         killed_after(step, "cut")
-        copies = list((in_tmp / "cut" / "checkpoints").glob("best-*.pt"))
-        assert len(copies) <= 2  # Two between the new one and the end of the old.
+        copies = list((in_tmp / "cut" / "checkpoints").glob("best-*"))
+        assert len(copies) <= 3  # Of two checkpoints, and between the new one and the end of one.
     resumed = run_opo(*BEST, "--resume", "--out", "cut")
     assert resumed.returncode == 0, resumed.stderr
     assert evals_of(in_tmp / "cut") == found
     assert weights_of(in_tmp / "cut") == weights_of(in_tmp / "whole")
 
 
-def test_a_run_that_goes_back_behind_the_best_chooses_among_what_it_has(
-    base, in_tmp: Path, run_opo
+def test_a_checkpoint_counts_with_the_best_weights_that_it_goes_on_with(
+    policy_and_tokenizer, tmp_path
 ):
-    """The newest checkpoint was damaged and removed, as the hint says; the best weights of before
-    had made room for later ones."""
-    keeps = ["--set", "checkpoint.keep=9"]
-    killed_after(6, "cut", *keeps)
-    folder = in_tmp / "cut"
-    for path in folder.glob("checkpoints/*.pt"):
-        if path.name != "step-000004.pt":
-            path.unlink()
-    lines = [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
-    lines = [line | {"accuracy": 1.0} if line["step"] == 2 else line for line in lines]
-    (folder / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    """Checkpoints after step 2 (best: 1) and step 4 (best: 3); of the best weights one is hit."""
+    learner, run = new_learner(policy_and_tokenizer[0], None, resolve("smoke")), RunFolder(tmp_path)
+    for step, accuracy in ((1, 0.5), (2, 0.4), (3, 0.6), (4, 0.3)):
+        run.add_step({"step": step})
+        run.write_evals([*run.evals(), record(step, accuracy)])
+        if best_step(run.evals()) == step:
+            save_best(run.checkpoints, learner.policy, step)
+        if step % 2 == 0:
+            save_checkpoint(run, learner, step, keep=2)
+    assert names(run.checkpoints) == ["best-000001", "best-000003", "step-000002", "step-000004"]
+    for hit, expected in ((None, 4), (3, 2), (1, 0)):
+        if hit is not None:
+            flip_a_bit(best_path(run.checkpoints, hit) / "weights.pt")
+        assert load_checkpoint(run, learner, needs_best=True) == expected
+        assert [s["step"] for s in run.steps()] == list(range(1, expected + 1))
+        assert [e["step"] for e in run.evals()] == list(range(1, expected + 1))
+    assert names(run.checkpoints) == []
 
-    resumed = run_opo(*BEST, *keeps, "--resume", "--out", "cut")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "the weights after step 2, the best on the validation split up to step 4" in (
-        resumed.stderr
-    )
-    found = evals_of(folder)
-    validated = {e["step"]: e["accuracy"] for e in found if e["policy"] == "step"}
-    assert list(validated) == [4, 5, 6, 7, 8]
-    final = [e for e in found if e["policy"] == "final"]
-    assert {e["step"] for e in final} == {max(validated, key=validated.__getitem__)}
-    assert final[-1]["accuracy"] == max(validated.values())
-    assert [e["benchmark"] for e in found if e["policy"] == "initial"] == ["tiny-easy"]
+
+def test_without_the_rule_no_best_weights_are_needed(policy_and_tokenizer, tmp_path):
+    learner, run = new_learner(policy_and_tokenizer[0], None, resolve("smoke")), RunFolder(tmp_path)
+    run.add_step({"step": 1})
+    run.write_evals([record(1, 0.5), record(2, 0.4)])
+    run.add_step({"step": 2})
+    save_checkpoint(run, learner, 2, keep=1)
+    assert load_checkpoint(run, learner, needs_best=False) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 
 from opo_cli.grading.pool import Grader
 from opo_cli.presets import resolve
+from opo_cli.records import RunFolder
 from opo_cli.train.check import PeakMemory, Unending, unchanged, worst_prompts, worst_step
 from opo_cli.train.learner import make_reference, new_learner
 
@@ -20,7 +20,7 @@ def learner_of(config, policy):
 
 def steps_of(folder: Path) -> list[dict]:
     """Without what the clock says, and the memory."""
-    records = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    records = RunFolder(folder).steps()
     times = ("_seconds", "_per_second", "_gigabytes")
     return [{k: v for k, v in record.items() if not k.endswith(times)} for record in records]
 

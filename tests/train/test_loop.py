@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from opo_cli.errors import OpoError
+from opo_cli.files import read_json, write_json
 from opo_cli.presets import resolve
-from opo_cli.records import RunFolder, read_json, write_json
+from opo_cli.records import RunFolder
 from opo_cli.report.live import TrainView
 from opo_cli.rollout.engine import EngineError, vllm_version
 from opo_cli.train.interrupt import Interrupts
@@ -61,7 +62,7 @@ def test_the_last_whole_step_is_kept_and_gone_on_from(error, base, in_tmp: Path)
     again = f"opo train --resume --out {cut.path}"
     typed = error.hint.startswith("--set")
     assert caught.value.hint == (f"{again} {error.hint}" if typed else f"{again} goes on; look")
-    assert [path.name for path in cut.checkpoints.iterdir()] == ["step-000002.pt"]
+    assert [path.name for path in cut.checkpoints.iterdir()] == ["step-000002"]
     # Other settings of memory, as the hint may have said, are no other run.
     less = resolve("smoke", overrides=OVERRIDES, named={"rollout": {"max_rows": 8}})
     assert difference_from(less, cut) == ""

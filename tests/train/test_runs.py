@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from opo_cli.records import RunFolder
+
 OF_THE_MACHINE = ("_seconds", "_per_second", "_gigabytes")
 
 
 def steps_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    return RunFolder(folder).steps()
 
 
 def without_times(steps: list[dict]) -> list[dict]:
@@ -60,9 +63,7 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(algorithm, base, tmp
     assert "Traceback" not in stopped.err
     done = len(steps_of(tmp_path / "cut"))
     assert 2 <= done < 12
-    assert [path.name for path in (tmp_path / "cut/checkpoints").iterdir()] == [
-        f"step-{done:06d}.pt"
-    ]
+    assert [path.name for path in (tmp_path / "cut/checkpoints").iterdir()] == [f"step-{done:06d}"]
     resumed = run_opo("train", "--resume", "--out", "cut")
     assert resumed.returncode == 0, resumed.stderr
     ours, theirs = steps_of(tmp_path / "cut"), steps_of(tmp_path / "whole")
@@ -89,7 +90,7 @@ def test_a_stopped_run_goes_on_with_less_memory_and_with_nothing_else(base, tmp_
 
 
 def evals_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
+    return RunFolder(folder).evals()
 
 
 def test_evaluations_during_training_change_nothing_and_survive_a_stop(base, tmp_path, run_opo):
@@ -126,7 +127,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(base, tmp_path, run_opo):
     child = subprocess.Popen(
         [sys.executable, "-m", "opo_cli", *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL
     )
-    while not list(folder.glob("checkpoints/*.pt")):
+    while not list(folder.glob("checkpoints/step-*")):
         assert child.poll() is None
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)
@@ -164,7 +165,7 @@ def test_a_finished_run_holds_what_it_should(base, tmp_path, run_opo):
     assert environment["seed"] == 0
     assert 0 < environment["startup_seconds"] < 300
     assert environment["device"] in ("cpu", "cuda")
-    evals = [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
+    evals = RunFolder(folder).evals()
     assert [(e["policy"], e["benchmark"], e.get("split")) for e in evals] == [
         ("initial", "tiny-easy", None),
         ("initial", "tiny-mid", None),
@@ -204,7 +205,10 @@ def test_a_run_has_one_process_at_a_time(base, tmp_path, run_opo):
         time.sleep(0.02)
     second = run_opo("train", "--resume", "--out", "busy")
     assert second.returncode == 2
-    assert "another process is at work on 'busy'" in second.stderr
+    assert f"another process (pid {child.pid} on host {socket.gethostname()}, since 20" in (
+        second.stderr
+    )
+    assert "UTC) is at work on 'busy'" in second.stderr
     assert child.poll() is None
     child.kill()
     child.wait()

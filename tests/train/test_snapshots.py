@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from opo_cli.files import check_seal
 from opo_cli.presets import resolve
 from opo_cli.records import RunFolder
 from opo_cli.train.learner import new_learner
 from opo_cli.train.snapshots import MOMENTS, list_snapshots, save_snapshot, second_moments
+from tests.damage import flip_a_bit
 
 RUN = ("train", "--preset", "smoke", "--set", "eval.benchmarks=[]", "--set", "eval.validation=[]")
 
@@ -32,7 +34,7 @@ def test_second_moments_are_adams_without_its_bias(policy_and_tokenizer):
         torch.testing.assert_close(found[name], torch.full_like(parameter, expected))
 
 
-def test_a_snapshot_is_a_model_folder_written_once(policy_and_tokenizer, tmp_path):
+def test_a_snapshot_is_a_sealed_model_folder_written_once(policy_and_tokenizer, tmp_path):
     policy, tokenizer = policy_and_tokenizer
     learner, folder = new_learner(policy, None, resolve("smoke")), RunFolder(tmp_path / "run")
     save_snapshot(folder, 10, learner, tokenizer, use_moments=False)
@@ -43,6 +45,11 @@ def test_a_snapshot_is_a_model_folder_written_once(policy_and_tokenizer, tmp_pat
     save_snapshot(folder, 10, learner, tokenizer, use_moments=False)
     assert (folder.snapshot(10) / "model.safetensors").read_bytes() == before
     assert not (folder.snapshot(10) / MOMENTS).exists()
+    check_seal(folder.snapshot(10))
+    flip_a_bit(folder.snapshot(10) / "config.json")
+    save_snapshot(folder, 10, learner, tokenizer, use_moments=False)
+    check_seal(folder.snapshot(10))
+    assert (folder.snapshot(10) / "model.safetensors").read_bytes() != before
 
 
 def test_a_run_keeps_them_and_cuts_them_on_resume(base, in_tmp: Path, run_opo):
@@ -57,7 +64,7 @@ def test_a_run_keeps_them_and_cuts_them_on_resume(base, in_tmp: Path, run_opo):
     assert torch.load(folder.snapshot(2) / MOMENTS, weights_only=True).keys() >= {
         "model.embed_tokens.weight"
     }
-    folder.keep_steps(3)
+    folder.go_back(3, None)
     assert list(list_snapshots(folder)) == [2]
     plain = run_opo(*RUN, "--steps", "4", "--out", "plain")
     assert plain.returncode == 0, plain.stderr
