@@ -20,6 +20,7 @@ from opo_cli.doctor import machine, selftests, storage
 from opo_cli.doctor.findings import Check, Finding, findings, ok
 from opo_cli.doctor.limits import cpu_limit, memory_limit
 from opo_cli.doctor.report import print_finding, summary
+from opo_cli.files import make_folder
 
 HIDE = """
 import sys
@@ -163,6 +164,31 @@ def test_limits_of_a_container_in_both_versions(tmp_path: Path):
     assert memory_limit(root, own) == (2000, 500)
     assert cpu_limit(root, own) is None
     assert memory_limit(root, tmp_path / "missing") is None
+
+
+def test_an_altered_folder_in_the_cache_is_told(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("OPO_CACHE", str(tmp_path))
+    for name in ("base-1", "base-2"):
+        make_folder(tmp_path / name, lambda scratch: (scratch / "file").write_text("content"))
+    [found] = storage.check_cache()
+    assert found.state == "ok"
+    assert "in 4 files" in found.found
+    (tmp_path / "base-2" / "file").write_text("contemt")
+    [found] = storage.check_cache()
+    assert found.state == "problem"
+    assert "base-2" in found.found
+    subprocess.run(found.mend.partition(";")[0], shell=True, check=True)
+    [found] = storage.check_cache()
+    assert found.state == "ok"
+
+
+def test_no_home_is_told(monkeypatch):
+    """In a container of a user without an entry in /etc/passwd."""
+    for name in ("OPO_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: {}[0])
+    [found] = findings(Check("cache", storage.check_cache))
+    assert (found.state, found.mend[:17]) == ("problem", "export OPO_CACHE=")
 
 
 def hub_finding(endpoint: str) -> tuple[list[str], float]:

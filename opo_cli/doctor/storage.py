@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from urllib.parse import urlsplit
 from rich.filesize import decimal
 
 from opo_cli.doctor.findings import Finding, ok
-from opo_cli.errors import first_line
+from opo_cli.errors import OpoError, first_line
+from opo_cli.files import MANIFEST, check_seal
 from opo_cli.records import cache_folder
 
 HUB_SECONDS = 3.0  # All that a network may take.
@@ -25,11 +27,7 @@ ELSEWHERE = "export OPO_CACHE=A_FOLDER_THAT_YOU_MAY_WRITE"
 
 
 def check_cache() -> Iterator[Finding]:
-    try:
-        folder = cache_folder()
-    except RuntimeError:  # Path.expanduser, where nothing says what ~ is.
-        yield Finding("cache", "problem", "HOME is not set, so there is no cache", ELSEWHERE)
-        return
+    folder = cache_folder()
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there) as file:
@@ -44,12 +42,25 @@ def check_cache() -> Iterator[Finding]:
     if free < LITTLE_DISK:
         yield Finding("cache", "problem", told, f"free some space there, or {ELSEWHERE}")
         return
-    yield ok("cache", told)
+    damaged = list(_damaged(folder))
+    yield from damaged
+    if not damaged:
+        yield ok("cache", f"{told}, none altered")
 
 
 def _size(folder: Path) -> str:
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return f"{decimal(sum(sizes))} in {len(sizes)} files" if sizes else "empty"
+
+
+def _damaged(folder: Path) -> Iterator[Finding]:
+    """Folders that are not what was written; all of them are read."""
+    for manifest in sorted(folder.rglob(MANIFEST)):
+        try:
+            check_seal(manifest.parent)
+        except OpoError as error:
+            mend = f"{shlex.join(['rm', '-r', str(manifest.parent)])}; it is made anew when needed"
+            yield Finding("cache", "problem", error.message, mend)
 
 
 def check_hub() -> Iterator[Finding]:
