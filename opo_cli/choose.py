@@ -29,4 +29,5 @@ def did_you_mean(name: str, names: Iterable[str], what: str) -> str:
         match = next(n for n in names if n.lower() == near[0])
         return f"did you mean '{match}'?"
     rest = ", ..." if len(names) > MOST_NAMES else ""
-    return f"known {what}s: {', '.join(names[:MOST_NAMES])}{rest}"
+    plural = f"{what}es" if what.endswith("ss") else what if what.endswith("s") else f"{what}s"
+    return f"known {plural}: {', '.join(names[:MOST_NAMES])}{rest}"

@@ -19,6 +19,8 @@ from opo_cli.choose import choose, did_you_mean
 from opo_cli.config import Config, Section, check
 from opo_cli.errors import OpoError
 
+MOST_SHOWN = 60  # Characters of a list or table in an error.
+
 
 def presets_folder() -> Path:
     """`presets/` inside the installed package, or beside it in a checkout."""
@@ -54,7 +56,7 @@ def parse_override(text: str) -> dict[str, Any]:
         )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # No TOML, more digits than Python reads, a deep nest.
         parsed = value.strip()
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
@@ -140,20 +142,25 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _explained(error: ValidationError) -> OpoError:
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"] if isinstance(part, str)]
-    places = "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
-    key, value = ".".join(location), first["input"]
+    parts, value = first["loc"], first["input"]
+    depth = next((n for n, part in enumerate(parts) if isinstance(part, int)), len(parts))
+    setting = list(parts[:depth])  # What `--set` can name; the rest lies within its list.
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)[1:]
+    if first["type"] == "extra_forbidden" and setting == list(parts):
+        return _unknown_key(setting)
     if first["type"] == "extra_forbidden":
-        return _unknown_key(location)
+        return OpoError(f"unknown config key '{key}'", _remedy(setting))
     if first["type"] == "missing":
-        return OpoError(f"config key '{key}' is missing", f"give it: --set {key}=VALUE")
+        return OpoError(f"config key '{key}' is missing", _remedy(setting))
     if first["type"] == "value_error":
+        where = ".".join(setting)
         return OpoError(
-            f"{key}: {first['ctx']['error']}", f"change {key} in the preset or by --set"
+            f"{key}: {first['ctx']['error']}", f"change {where} in the preset or by --set"
         )
-    is_plain = isinstance(value, str | int | float | bool)
-    shown = repr(value) if is_plain else f"a {type(value).__name__}"
-    return OpoError(f"{key}{places} = {shown}: {first['msg'].lower()}", _remedy(location))
+    shown = repr(value)
+    if not isinstance(value, str) and len(shown) > MOST_SHOWN:  # A whole table of settings.
+        shown = f"{shown[:MOST_SHOWN]}..."
+    return OpoError(f"{key} = {shown}: {first['msg'].lower()}", _remedy(setting))
 
 
 def check_key(key: str) -> None:
@@ -198,4 +205,4 @@ def _remedy(location: list[str]) -> str:
         return f"it is a section: --set {key}.{_keys_at(location)[0]}=VALUE and the like"
     field = _model_at(location[:-1]).model_fields.get(location[-1]) if location else None
     about = (field.description or "see the preset") if field else "see the preset"
-    return f"--set {key}=VALUE; {about}"
+    return f"--set {key}=VALUE; {' '.join(about.split())}"

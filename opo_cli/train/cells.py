@@ -98,7 +98,7 @@ def parse_sweep(text: str) -> Sweep:
     key, _, listed = (part.strip() for part in text.partition("="))
     try:
         values = tomllib.loads(f"values = [{listed}]")["values"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         values = [part.strip() for part in listed.split(",") if part.strip()]
     values = tuple(dict.fromkeys(values if _are_plain(values) else ()))
     if not key or len(values) < 2:
