@@ -60,7 +60,7 @@ def command(
 def _print_benchmarks(names: list[str], columns: Columns) -> None:
     """Fetches all that can be had, before it fails for the rest. Files are named below the folder
     in the last line, which a terminal would break in a table."""
-    from opo_cli.console import complain, out
+    from opo_cli.console import complain, inert, out
     from opo_cli.errors import OpoError
     from opo_cli.records import cache_folder
     from opo_cli.report.tables import Table, print_tables
@@ -75,7 +75,7 @@ def _print_benchmarks(names: list[str], columns: Columns) -> None:
     if rows:
         print_tables(out, [Table(title="", head=head, rows=rows)], "rich")
         if any(row[-1] != NO_FILE for row in rows):
-            out.print(str(cache_folder() / "problems"), soft_wrap=True, markup=False)
+            out.print(inert(str(cache_folder() / "problems"), out), soft_wrap=True)
     for error in failures:
         complain(error.message, error.hint)
     if failures:
@@ -97,7 +97,7 @@ def _benchmark(name: str, columns: Columns) -> Row:
 
 
 def _prepare(config: Config) -> None:
-    from opo_cli.console import note, out
+    from opo_cli.console import inert, note, out
     from opo_cli.train.warmstart import is_prepared, prepare
 
     if is_prepared(config):
@@ -106,7 +106,7 @@ def _prepare(config: Config) -> None:
     if config.data.source:
         _print_audit(problems.parent)
     for path in (problems, model):
-        out.print(str(path), soft_wrap=True, markup=False)
+        out.print(inert(str(path), out), soft_wrap=True)
 
 
 def _print_audit(folder) -> None:
