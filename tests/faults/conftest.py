@@ -1,14 +1,19 @@
-"""A short run, real and whole, and the folder in which it is made again and again."""
+"""What `opo check resume --keep` leaves of a short run, once per session: a prepared cache, an
+uninterrupted run, and runs that were killed and resumed."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from opo_cli.faults.trials import Bench
+from opo_cli.faults.draw import Reference
+from opo_cli.faults.trials import Bench, reference_of
 
 SHORT = [
     *("--preset", "smoke"),
@@ -19,14 +24,30 @@ SHORT = [
 ]
 
 
-@pytest.fixture
-def new_bench(cache: Path, base: Path) -> Callable[..., Bench]:
-    """A bench whose base is that of the session."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The command's answer, and what it worked with."""
 
-    def make(scratch: Path, *options: str) -> Bench:
-        prepared = scratch / "prepared/files/cache"
-        for folder in (*cache.glob("base-*"), *cache.glob("data-*")):
-            shutil.copytree(folder, prepared / folder.name)
-        return Bench(scratch, ["train", *SHORT, *options], ["prepare", *SHORT])
+    code: int
+    records: list[dict[str, Any]]
+    talk: str
+    bench: Bench
+    reference: Reference
 
-    return make
+
+@pytest.fixture(scope="session")
+def checked(tmp_path_factory) -> Checked:
+    """Two runs: one is killed at writes, one by time."""
+    scratch = tmp_path_factory.mktemp("check")
+    command = ["check", "resume", *SHORT, "--kills", "2", "--seed", "2", "--keep", "-f", "json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "opo_cli", *command],
+        env=os.environ | {"TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    (kept,) = scratch.glob("opo-check-*")
+    bench = Bench(kept, ["train", *SHORT], ["prepare", *SHORT])
+    reference = reference_of(kept / "writes.txt", 60.0)  # Which bounds how long others may take.
+    return Checked(done.returncode, json.loads(done.stdout), done.stderr, bench, reference)

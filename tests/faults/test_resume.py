@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,72 +14,70 @@ from pathlib import Path
 import pytest
 
 from opo_cli.faults.child import MARK, Doom, orphans
-from opo_cli.faults.equal import differences
+from opo_cli.faults.equal import Difference, differences
+from opo_cli.faults.phases import PHASES, phase_of
 from opo_cli.faults.report import report_of
-from opo_cli.faults.trials import Trial, make_reference, run_trials
+from opo_cli.faults.trials import Trial, run_trials
 
 from .conftest import SHORT
 
 
-def test_runs_killed_at_writes_and_by_time_are_the_run_never_killed(new_bench, tmp_path: Path):
-    bench, told = new_bench(tmp_path), []
-    reference = make_reference(bench)
-    trials = run_trials(bench, reference, 0, 3, 2, lambda done, word: told.append(word))
-    assert [(trial.failure, trial.found) for trial in trials] == [("", [])] * 3
-    assert told[-1] == "3 of 3 equal"
-    assert all(trial.kills for trial in trials)
-    assert not list(tmp_path.glob("trial-*"))  # Those that are equal are not kept.
+def test_runs_killed_at_writes_and_by_time_are_the_run_never_killed(checked):
+    assert [
+        record["first_difference"] for record in checked.records if not record["is_equal"]
+    ] == []
+    assert checked.code == 0
+    assert "kill and resume: 50% 1 of 1 equal" in checked.talk
+    kills = [(record["run"], record["killed"], record["phase"]) for record in checked.records]
+    assert {run for run, _, _ in kills} == {1, 2}
+    assert any(" s after " in when for run, when, _ in kills if run == 1)
+    assert any(" write " in when for run, when, _ in kills if run == 2)
+    assert all(phase in {*PHASES.values(), "end"} for _, _, phase in kills)
+    assert f"kept: {checked.bench.scratch}" in checked.talk
+    assert checked.bench.run("trial-002").is_finished
 
-    # Another seed's run is another run, and the report says so.
-    other = replace(bench, start=[*bench.start, "--seed", "1"])
-    (wrong,) = run_trials(other, reference, 2, 1, 1, lambda *_: None)
+
+def test_another_run_is_not_taken_for_the_same(checked):
+    """Another seed's; only its last bits are asked for elsewhere."""
+    other = replace(checked.bench, start=[*checked.bench.start, "--seed", "1"])
+    (wrong,) = run_trials(other, checked.reference, 2, 1, 1, lambda *_: None)
     assert not wrong.is_within(0.0)
-    report = report_of([*trials, wrong], reference, 0.0)
-    assert "3 of 4 resumed runs equal the uninterrupted run bit for bit" in report.closing
-    assert "weights are equal bit for bit in 3 of 4 runs" in report.closing
-    assert [row[-1] for row in report.tables[0].rows][-1] == "differs"
+    assert wrong.kills
+    report = report_of([wrong], checked.reference, 0.0)
+    assert report.closing[0].startswith("run 1: ")
+    assert "differences, the first: run/steps.jsonl: line 1 (step 1) " in report.closing[0]
+    assert "weights are equal bit for bit in 0 of 1 runs" in report.closing
+    assert report.closing[-1] == "0 of 1 resumed runs equal the uninterrupted run bit for bit"
+    assert report.tables[0].rows[-1][-1] == "differs"
     assert report.tables[1].title == "largest relative difference by metric"
-    assert "run 1: " in report.closing[0]
-    assert "differences, the first: run/" in report.closing[0]
 
 
-def test_a_torn_line_and_a_critic(new_bench, tmp_path: Path):
-    """PPO, killed by the kernel in the middle of a line of its log, and again while it resumes."""
-    bench = new_bench(tmp_path, "--algorithm", "ppo")
-    make_reference(bench)
-    lines = bench.place("writes.txt").read_text().splitlines()
-    logged = [n for n, line in enumerate(lines, 1) if line.endswith("/steps.jsonl")]
-    root = bench.place("torn")
-    subprocess.run(["cp", "-r", bench.place("prepared"), root], check=True)
+def test_a_torn_line_and_a_critic(checked, tmp_path: Path):
+    """PPO, ended by the kernel in the middle of a line of its log, and killed as it resumes."""
+    ppo = ["--algorithm", "ppo", "--set", "eval.benchmarks=[]"]
+    bench = replace(checked.bench, scratch=tmp_path, start=[*checked.bench.start, *ppo])
+    for name in ("reference", "torn"):
+        shutil.copytree(checked.bench.place("prepared"), bench.place(name))
+    log = tmp_path / "writes.txt"
+    assert bench.train("reference", Doom(log=str(log))).code == 0
+    lines = log.read_text().splitlines()
+    third = [n for n, line in enumerate(lines, 1) if line.endswith("/run/steps.jsonl")][-2]
 
-    ending = bench.train("torn", Doom(action="tear", at=logged[2], tear_bytes=100))
-    assert ending.code == -signal.SIGXFSZ
-    assert " in add_step\n" in ending.stack
-    whole, torn = (root / "files/run/steps.jsonl").read_bytes().rsplit(b"\n", 1)
+    ending = bench.train("torn", Doom(action="tear", at=third, tear_bytes=100))
+    assert ending.code == -signal.SIGXFSZ, ending.stderr
+    assert phase_of(ending.stack) == "log"
+    whole, torn = (bench.run("torn").path / "steps.jsonl").read_bytes().rsplit(b"\n", 1)
     assert (whole.count(b"\n") + 1, len(torn)) == (2, 100)
 
     ending = bench.train("torn", Doom(action="tell", at=2, delay_seconds=0.3))
-    assert ending.code == -signal.SIGKILL
-    assert ending.was_killed
+    assert ending.code == -signal.SIGKILL, ending.stderr
+    assert phase_of(ending.stack)
     assert bench.train("torn").code == 0
-    assert list(differences(bench.place("reference/files"), root / "files")) == []
+    found = differences(bench.place("reference/files"), bench.place("torn/files"))
+    assert list(found) == []
 
 
-def test_the_command_prints_the_figure(base, cache, run_opo, tmp_path: Path):
-    arguments = ["check", "resume", *SHORT, "--kills", "1", "--seed", "5", "--format", "json"]
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    result = run_opo(*arguments, "--keep", TMPDIR=str(scratch))
-    assert result.returncode == 0, result.stderr
-    records = json.loads(result.stdout)
-    assert {record["is_equal"] for record in records} == {True}
-    assert records[0]["phase"]
-    kept = next(scratch.glob("opo-check-*"))
-    assert f"kept: {kept}" in result.stderr
-    assert (kept / "trial-001/files/run/model").is_dir()
-
-
-def test_a_signal_ends_the_check_and_all_its_processes(base, tmp_path: Path):
+def test_a_signal_ends_the_check_and_all_its_processes(tmp_path: Path):
     mark = f"check-{os.getpid()}"
     check = subprocess.Popen(
         [sys.executable, "-m", "opo_cli", "check", "resume", *SHORT],
@@ -110,8 +108,6 @@ def test_a_process_that_goes_on_is_found_and_one_that_ends_is_not():
 
 
 def test_a_tolerance_is_for_metrics_alone_and_for_no_failure():
-    from opo_cli.faults.equal import Difference
-
     near = Difference("run/steps.jsonl", "line 1", "reward", 1.0, 1.001)
     sample = Difference("run/samples/a.jsonl", "line 1", "text", "a", "b")
     left = Difference("run/.writing-x", "", "", "absent", "there")
