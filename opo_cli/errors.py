@@ -15,6 +15,11 @@ class OpoError(Exception):
         self.hint = hint
 
 
+class NotFiniteError(OpoError):
+    """Weights, logits or gradients that are NaN or infinite: the same command would end the same
+    way."""
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one printable line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -221,7 +221,11 @@ METRICS: dict[str, Metric] = {
     ),
     "num_optimizer_steps": Metric("updates", "optimizer steps on this batch", "count", digits=0),
     "num_skipped_updates": Metric(
-        "skipped", "optimizer steps skipped for a gradient that is not finite", "count", "lower", 0
+        "skipped",
+        "optimizer steps, the critic's too, skipped for a loss or gradient that is not finite",
+        "count",
+        "lower",
+        0,
     ),
     "value_loss": Metric("value loss", "token mean of the clipped value loss", "reward^2", "lower"),
     "explained_variance": Metric(

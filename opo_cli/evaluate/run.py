@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from opo_cli.config import Config
@@ -27,7 +28,7 @@ from opo_cli.model.scores import divergence, score
 from opo_cli.model.sequences import Sequences
 from opo_cli.records import source_digest
 from opo_cli.rl.objectives import k1, k3
-from opo_cli.rollout.engine import Engine, engine_settings
+from opo_cli.rollout.engine import Engine, engine_settings, not_finite
 from opo_cli.types import GradedGroup, ProblemSet, Prompt, Sampling
 
 CODE = ("evaluate", "grading", "rollout", "data", "model", "types.py", "rl/objectives.py")
@@ -237,7 +238,7 @@ class Evaluator:
         responses = [rollout.token_ids for group in graded for rollout in group.group.rollouts]
         with out_of_memory("scoring the evaluation", self._what_to_lower(prompts, responses)):
             sequences = Sequences.pack(prompts, responses, self.policy.device)
-            sums = iter(self._sums(sequences))
+            sums = iter(self._sums(sequences, graded[0].group.policy_version))
         return [
             ProblemSamples(
                 id=group.group.prompt.problem.id,
@@ -271,8 +272,8 @@ class Evaluator:
         is_vllm = self.engine.name == "vllm"
         return f"{hint}, or a smaller rollout.cache_gigabytes" if is_vllm else hint
 
-    def _sums(self, sequences: Sequences) -> list[dict[str, float]]:
-        """Per response, over its tokens."""
+    def _sums(self, sequences: Sequences, version: int) -> list[dict[str, float]]:
+        """Per response, over its tokens. Raises NotFiniteError."""
         budget = self.config.train.microbatch_tokens
         columns: dict[str, Tensor]
         if self._compared is None:
@@ -285,5 +286,7 @@ class Evaluator:
                 "kl_k1": k1(found.log_ratio),
                 "kl_k3": k3(found.log_ratio),
             }
-        sums = [values.sum(1).tolist() for values in columns.values()]
-        return [dict(zip(columns, row, strict=True)) for row in zip(*sums, strict=True)]
+        sums = torch.stack([values.sum(1) for values in columns.values()], dim=1)
+        if not sums.isfinite().all():  # The engine's own, in another precision, may be.
+            raise not_finite(self.policy, version)
+        return [dict(zip(columns, row, strict=True)) for row in sums.tolist()]

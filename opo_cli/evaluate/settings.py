@@ -12,7 +12,7 @@ from opo_cli.data.benchmarks import Benchmark, benchmark_row, benchmark_title, c
 from opo_cli.data.prompts import check_template
 from opo_cli.errors import OpoError
 from opo_cli.presets import defaults, merged, parse_override, validated
-from opo_cli.records import RunFolder, cache_folder
+from opo_cli.records import RunFolder, cache_folder, check_cache
 
 NEVER_INHERITED = ("limit", "every", "during", "validation", "checkpoint")
 OF_OWN_BENCHMARKS = ("samples", "k", "max_new_tokens")
@@ -132,6 +132,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
         raise OpoError(
             f"run '{folder.path}' is not finished", f"opo train --resume --out {folder.path}"
         )
+    check_cache()  # It keeps the samples.
     if config.runtime.num_threads:
         torch.set_num_threads(config.runtime.num_threads)
     device, _ = choose_device(config.runtime.device)

@@ -22,7 +22,9 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import SimpleNamespace
 
+import pebble.pool.process
 from pebble import ProcessExpired, ProcessPool
 
 from opo_cli.config import Grading
@@ -42,6 +44,10 @@ HALF = Question(r"\frac{1}{2}", "0.5", True)
 THIRD = Question(r"\frac{1}{3}", "0.5", True)
 HANGING = Question("$1E+4000000$", "3", False)  # C code that polls no signal for minutes.
 HANGING_SECONDS = 0.5
+
+# Pebble asks the wall clock how long an answer takes: set forward, it would time out all that are
+# under way; set back, none that hangs.
+pebble.pool.process.time = SimpleNamespace(time=time.monotonic, sleep=time.sleep)
 
 _memory = {"most": float("inf")}
 """Of the worker: peak bytes beyond which an answer counts as out of memory."""
@@ -207,8 +213,9 @@ def _is_unread(future: Future) -> bool:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C is the parent's: what starts meanwhile never sees it, not even while it starts."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Ctrl-C and a hung-up terminal are the parent's: what starts meanwhile never sees them, not
+    even while it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ import torch
 from opo_cli.config import Config
 from opo_cli.console import progress, warn
 from opo_cli.data.sources import LAB_STREAM
-from opo_cli.errors import OpoError
+from opo_cli.errors import NotFiniteError, OpoError
 from opo_cli.files import check_seal
 from opo_cli.grading.pool import Grader
 from opo_cli.lab.foreseen import PILOT, Foreseen
@@ -269,9 +269,16 @@ class Lab:
         for found in response_gradients(self.model, parameters, batch.sequences):
             vectors.add(found.row, found.parts)
             norms[found.row] = found.logit_norms.double().sum().item()
+        problem, gram = group.group.prompt.problem.id, vectors.gram()
+        if not np.isfinite(gram).all():
+            raise NotFiniteError(
+                f"problem '{problem}': a gradient of model '{self.model.config.name_or_path}' is "
+                "not finite",
+                "--set model.compute_dtype=float32 where it is lower, or another model",
+            )
         return PromptData(
-            problem_id=group.group.prompt.problem.id,
-            gram=vectors.gram(),
+            problem_id=problem,
+            gram=gram,
             rewards=batch.rewards.double().cpu().numpy(),
             lengths=batch.loss_lengths.cpu().numpy(),
             correct=batch.correct.cpu().numpy(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from opo_cli.config import Embedded, Model
@@ -43,7 +44,7 @@ def find_shape(model: Model) -> tuple[Shape | None, str]:
     """(shape, where it is from); (None, why not)."""
     if not model.path:
         return embedded_shape(model.embedded), "model.embedded"
-    folder = Path(model.path).expanduser()
+    folder = Path(os.path.expanduser(model.path))
     found = folder / "config.json" if folder.is_dir() else _cached(model.path)
     if found is not None:
         return _read(found)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from opo_cli.errors import OpoError
+from opo_cli.errors import NotFiniteError, OpoError
 from opo_cli.files import MANIFEST, check_seal
 from opo_cli.model.folder import hush_transformers, model_source
 from opo_cli.model.precision import Precision, logits_of, run_layers, set_precision
@@ -16,6 +16,7 @@ from opo_cli.model.shape import PROMPT_ROOM
 from opo_cli.types import Prompt
 
 FLOAT32 = Precision()
+BROKEN = "the folder is damaged, or its training diverged: give another model"
 
 
 def choose_device(asked: str) -> tuple[torch.device, str]:
@@ -46,6 +47,7 @@ def load_policy(path: str, device: torch.device, precision: Precision = FLOAT32)
     Raises:
         OpoError: no such folder, a broken one, one of ours that was altered, or an architecture
             that we would score wrongly.
+        NotFiniteError: its weights, or what they say of a few tokens, are not finite.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -74,9 +76,18 @@ def load_policy(path: str, device: torch.device, precision: Precision = FLOAT32)
             "they would start at random; give a complete model folder",
         )
     model.to(device).eval()
+    if (name := name_of_not_finite(model)) is not None:
+        raise NotFiniteError(f"model '{path}': {name} is not finite", BROKEN)
     _check_head(model, path)
     set_precision(model, precision)
     return model, tokenizer
+
+
+def name_of_not_finite(module: torch.nn.Module) -> str | None:
+    """The first weight with a NaN or an infinity in it."""
+    named = list(module.named_parameters())
+    is_finite = torch.stack([p.detach().isfinite().all() for _, p in named]).tolist()
+    return next((n for (n, _), good in zip(named, is_finite, strict=True) if not good), None)
 
 
 @torch.no_grad()
@@ -85,6 +96,8 @@ def _check_head(model, path: str) -> None:
     Called before a lower precision is set, so that rounding hides nothing."""
     ids = torch.arange(4, device=model.device)[None] % model.config.vocab_size
     expected = model(input_ids=ids, use_cache=False).logits.float()
+    if not expected.isfinite().all():
+        raise NotFiniteError(f"model '{path}': its logits are not finite", BROKEN)
     output = run_layers(model.base_model, FLOAT32, ids, use_cache=False)
     ours = logits_of(model, output.last_hidden_state)
     if not torch.allclose(ours, expected, atol=1e-3, rtol=1e-3):

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from opo_cli.config import Config
 from opo_cli.data.benchmarks import longest_response
-from opo_cli.errors import OpoError, first_line
+from opo_cli.errors import NotFiniteError, OpoError, first_line
 from opo_cli.model.shape import PROMPT_ROOM, Shape
 from opo_cli.presets import resolve
 from opo_cli.types import Group, Prompt, Sampling
@@ -34,6 +34,15 @@ Progress = Callable[[int, int], None]
 
 class EngineError(OpoError):
     """The engine failed where a fresh one might not."""
+
+
+def not_finite(model, version: int) -> NotFiniteError:
+    """What is said of logits from which nothing can be drawn."""
+    after = f" after {version} steps" if version else ""
+    return NotFiniteError(
+        f"the logits of model '{model.config.name_or_path}'{after} are not finite",
+        "--set model.compute_dtype=float32 where it is lower, or another model",
+    )
 
 
 class Engine(Protocol):
@@ -63,6 +72,7 @@ class Engine(Protocol):
         Raises:
             OpoError: a prompt with its response is longer than the engine takes, or its memory does
                 not suffice.
+            NotFiniteError: the logits are not, so that nothing can be drawn.
             EngineError: the engine has died.
         """
         ...

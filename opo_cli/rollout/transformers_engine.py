@@ -23,7 +23,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from opo_cli.model.memory import out_of_memory
 from opo_cli.model.policy import end_token_ids
 from opo_cli.model.precision import logits_of, precision_of, run_layers
-from opo_cli.rollout.engine import EngineSettings, Progress
+from opo_cli.rollout.engine import EngineSettings, Progress, not_finite
 from opo_cli.rollout.sizes import SLOT_BLOCK
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
@@ -173,6 +173,7 @@ class TransformersEngine:
         ends = self.ends[:0] if sampling.ignores_end else self.ends
         for step in range(num_tokens):
             if step % NOISE_BLOCK == 0:
+                self._check(written)
                 rows.noise = _uniforms(keys, rows.index, step // NOISE_BLOCK)
             tokens, logprobs = sample(rows.logits, rows.noise[:, step % NOISE_BLOCK], sampling)
             going_on = written.add(step, rows.index, tokens, logprobs, ends)
@@ -186,7 +187,12 @@ class TransformersEngine:
                 _reserve(cache, kept, SLOT_BLOCK - step % SLOT_BLOCK)
                 rows, tokens = rows.take(kept), tokens[kept]
             self._decode(cache, rows, tokens)
+        self._check(written)
         return written
+
+    def _check(self, written: _Written) -> None:
+        if not written.logprobs.isfinite().all():
+            raise not_finite(self.model, self.version)
 
     def _prefill(self, prompts: Sequence[Prompt], sampling: Sampling) -> tuple[Cache, _Rows]:
         """One forward over the prompts; then each row of the cache once per response."""
@@ -290,11 +296,12 @@ def sample(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor,
 
     Returns:
         tokens (B,) and their logprobs (B,) under the distribution that was sampled from, after
-        temperature and top-p; greedy decoding puts all mass on one token, logprob 0.
+        temperature and top-p; greedy decoding puts all mass on one token, logprob 0. NaN where a
+        logit is NaN or infinity.
     """
     if sampling.temperature == 0:
-        tokens = logits.argmax(-1)
-        return tokens, logits.new_zeros(len(tokens))
+        highest, tokens = logits.max(-1)  # NaN counts as the highest.
+        return tokens, highest - highest
     logprobs = (logits / sampling.temperature).log_softmax(-1)
     if sampling.top_p < 1:
         logprobs = _nucleus(logprobs, sampling.top_p)

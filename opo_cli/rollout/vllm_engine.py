@@ -7,6 +7,7 @@ Shape legend: T tokens.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,7 +22,7 @@ from opo_cli.model.policy import end_token_ids
 from opo_cli.model.precision import precision_of
 from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
-from opo_cli.rollout.engine import EngineError, EngineSettings, Progress
+from opo_cli.rollout.engine import EngineError, EngineSettings, Progress, not_finite
 from opo_cli.rollout.undisturbed import quiet, settings_before_import, undisturbed
 from opo_cli.rollout.vllm_start import cache_budget, context_of, start_vllm
 from opo_cli.rollout.vllm_weights import compare_weights
@@ -140,6 +141,8 @@ class VllmEngine:
         reasons = {output.finish_reason for output in outputs} - {"stop", "length"}
         if reasons:
             raise EngineError(f"vLLM ended responses for the reason {min(reasons)!r}", LOG_HINT)
+        if not all(math.isfinite(x) for output in outputs for x in output.logprobs.logprobs):
+            raise not_finite(self.model, self.version)
         ids = [list(output.token_ids) for output in outputs]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         is_greedy = sampling.temperature == 0  # All mass on one token.
@@ -212,6 +215,8 @@ class VllmEngine:
             Sequences.pack([ids[:1]], [ids[1:]], self.model.device),
             ECHO_TOKENS,
         ).logprobs[0]
+        if not ours.isfinite().all():
+            raise not_finite(self.model, self.version)
         difference = float((ours.cpu() - torch.tensor(self._echo(ids))).abs().mean())
         if not difference < self._tolerance:
             raise EngineError(

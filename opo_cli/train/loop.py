@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 import time
@@ -18,7 +19,7 @@ from opo_cli.console import note, progress, warn
 from opo_cli.data.benchmarks import benchmark_title, load_benchmark
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import TrainingPrompts, load_problems
-from opo_cli.errors import OpoError
+from opo_cli.errors import NotFiniteError, OpoError
 from opo_cli.evaluate.run import Evaluator, check_requests, over_all
 from opo_cli.files import make_folder, read_json, remove_folder, sync_tree, write_json
 from opo_cli.grading.pool import Grader
@@ -27,7 +28,7 @@ from opo_cli.model.folder import policy_id
 from opo_cli.model.policy import check_context, choose_device, load_policy
 from opo_cli.model.precision import Precision
 from opo_cli.model.shape import shape_of
-from opo_cli.records import RunFolder, cache_folder
+from opo_cli.records import RunFolder, cache_folder, check_cache
 from opo_cli.report.live import TrainView
 from opo_cli.report.spending import Spending
 from opo_cli.rollout.engine import Engine, engine_settings
@@ -57,6 +58,8 @@ class Trainer:
         """`started`: by the monotonic clock, when the process began to get ready; None: now."""
         started = time.monotonic() if started is None else started
         self.config, self.folder, self.view = config, folder, view
+        if config.eval.benchmarks:
+            check_cache()  # It keeps the initial policy's samples.
         for name in config.eval.every_benchmark:
             load_benchmark(name, config.eval.columns)  # What cannot be had is told now, not later.
         problems, self.model_path = prepare(config)
@@ -79,7 +82,7 @@ class Trainer:
             self.tokenizer,
             lambda: engine_settings(config, bytes_to_come=self._bytes_to_come()),
         )
-        place = Path(self.model_path).expanduser()
+        place = Path(os.path.expanduser(self.model_path))
         facts = {
             "device": str(self.device),
             "engine": self.engine.name,
@@ -192,7 +195,9 @@ class Trainer:
             if is_whole and not is_saved and not is_urgent:
                 self._checkpoint(done)
             if isinstance(stop, OpoError):
-                raise OpoError(f"step {step + 1}: {stop.message}", self._going_on(stop)) from stop
+                raise OpoError(
+                    f"step {step + 1}: {stop.message}", self._going_on(stop, step)
+                ) from stop
             if isinstance(stop, BrokenPipeError):
                 raise Interrupted(signal.SIGPIPE) from stop
             raise
@@ -201,13 +206,26 @@ class Trainer:
             warn(f"the grader failed on {count} responses, which earned no reward: see steps.jsonl")
         return done
 
-    def _going_on(self, stop: OpoError) -> str:
-        """The hint of a run that stopped at a step: a setting of memory goes into the command."""
+    def _going_on(self, stop: OpoError, step: int) -> str:
+        """The hint of a run that stopped behind `step` steps: a setting of memory goes into the
+        command; numbers that overflow want another run, for what shapes this one stays."""
+        if isinstance(stop, NotFiniteError):
+            return self._another_run() if step or "--set" not in stop.hint else stop.hint
         command = f"opo train --resume --out {self.folder.path}"
         setting, _, others = stop.hint.partition(", or ")
         if not setting.startswith("--set"):
             return f"{command} goes on; {stop.hint}"
         return f"{command} {setting}" + (f"; or {others}" if others else "")
+
+    def _another_run(self) -> str:
+        """From the newest snapshot, where there is one."""
+        rate = self.config.optim.learning_rate
+        kept = sorted(self.folder.snapshot(0).parent.glob("step-*"))
+        start = f" --model {kept[-1]}" if kept else ""
+        return (
+            f"its state is kept; another run, for example with{start} --set "
+            f"optim.learning_rate={rate / 10:g} (here {rate:g}) --out FOLDER"
+        )
 
     def _keep_rollouts(self, result: StepResult) -> float:
         """Writes the step's rollouts to the ledger, where it is their turn; returns the seconds."""
@@ -226,12 +244,16 @@ class Trainer:
         return self._pieces[token]
 
     def _check_step(self, record: dict[str, Any]) -> None:
-        """Raises OpoError where a step could not update anything."""
-        if not record["num_optimizer_steps"]:
-            raise OpoError(
-                "no gradient was finite, so no weight was updated",
-                f"lower optim.learning_rate (now {self.config.optim.learning_rate:g})",
-            )
+        """Raises NotFiniteError after `optim.max_skipped_steps` steps in a row that could update
+        nothing, those before a resumption included."""
+        if record["num_optimizer_steps"]:
+            return
+        made = [step["num_optimizer_steps"] > 0 for step in reversed(self.folder.steps())]
+        in_a_row, most = [*made, True].index(True), self.config.optim.max_skipped_steps
+        told = "no loss and gradient was finite, so no weight was updated"
+        if in_a_row >= most:
+            raise NotFiniteError(f"{told}, in {in_a_row} steps in a row", "another learning rate")
+        self.view.warn(f"step {record['step']}: {told} ({in_a_row} in a row; {most} end the run)")
 
     def _warn_off_policy(self, record: dict[str, Any], warned: set[str]) -> set[str]:
         """Warns once per reason where a run that is meant to be exact on-policy is not."""

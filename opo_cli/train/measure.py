@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +46,8 @@ class Meter:
 
     def largest(self, **values: float) -> None:
         for name, value in values.items():
-            self._maxima[name] = max(self._maxima.get(name, value), value)
+            # Unlike `max`, it lets no number hide that another is none.
+            self._maxima[name] = float(np.maximum(self._maxima.get(name, value), value))
 
     def sample_size(self, **weights: Tensor) -> None:
         """Weights (N,) whose effective sample size is wanted over the whole step."""

@@ -13,10 +13,12 @@ from typing import Any
 from opo_cli.certificate import KEY, off_policy_reasons
 from opo_cli.config import Config
 from opo_cli.data.sources import TrainingPrompts
+from opo_cli.errors import NotFiniteError
 from opo_cli.grading.pool import Grader
 from opo_cli.model.device import GIGABYTE, peak_bytes
 from opo_cli.model.memory import out_of_memory
 from opo_cli.model.parallel import all_max, all_sum
+from opo_cli.model.policy import name_of_not_finite
 from opo_cli.model.scores import score
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.estimate import advantages_of, make_signals
@@ -65,6 +67,10 @@ def training_step(
     """Step `step` (from 0).
 
     Until `before_optimizer` is called, the step can be abandoned: nothing has changed.
+
+    Raises:
+        NotFiniteError: nothing can be sampled, or the update has overflowed.
+        OpoError: see `Engine.generate`; memory does not suffice.
     """
     clock, meter = Clock(), Meter()
     measures = bool(config.measure.every) and step % config.measure.every == 0
@@ -99,6 +105,7 @@ def training_step(
             measure_noise=measures,
             before_optimizer=before_optimizer,
         )
+        _check_weights(learner)
     with clock.phase("measure"), out_of_memory("measuring", hint):
         measure_grades(sampled, meter)
         measure_cost([*sampled, *greedy], meter)
@@ -122,6 +129,13 @@ def training_step(
         KEY: reasons,
     }
     return StepResult(record, batch, graded)
+
+
+def _check_weights(learner: Learner) -> None:
+    """Raises NotFiniteError where an update of finite gradients has left weights that are not."""
+    for module in filter(None, (learner.policy, learner.critic)):
+        if (name := name_of_not_finite(module)) is not None:
+            raise NotFiniteError(f"the update left {name} not finite", "another learning rate")
 
 
 def what_to_lower(batch: Batch, config: Config, has_gradient: bool = False) -> str:

@@ -78,26 +78,30 @@ def update(
         counts, noise = step_counts(minibatch, config), HalfBatches(learner.policy)
         every_row = torch.arange(len(minibatch), device=batch.groups.device)
         parts = halves(minibatch) if measure_noise else [(every_row, 0)]
+        losses = torch.zeros(2, device=batch.groups.device)
         for place, (rows, num_groups) in enumerate(parts):
-            add_gradients(minibatch, rows, counts, config, learner, meter, own)
+            losses = losses + add_gradients(minibatch, rows, counts, config, learner, meter, own)
             if len(parts) == 2 and place == 0:
                 noise.end_of_first(num_groups)
         variance = noise.noise(parts[1][1]) if len(parts) == 2 else None
+        policys, critics = all_sum(losses)
         before_optimizer()
-        norm = apply_gradients(learner.policy, learner.optimizer, config)
+        norm = apply_gradients(learner.policy, learner.optimizer, policys, config)
+        num_skipped = norm is None
         if learner.critic is not None:
-            apply_gradients(learner.critic, learner.critic_optimizer, config)
-        is_finite = bool(norm.isfinite())
+            num_skipped += (
+                apply_gradients(learner.critic, learner.critic_optimizer, critics, config) is None
+            )
         meter.mean(surrogate_loss=Mean(0.0, 1))
         if config.algorithm.kl_in == "loss":
             meter.mean(kl_loss=Mean(0.0, 1))
-        meter.sum(num_optimizer_steps=is_finite, num_skipped_updates=not is_finite)
-        if is_finite:
-            meter.mean(gradient_norm=Mean(norm.item(), 1))
+        meter.sum(num_optimizer_steps=norm is not None, num_skipped_updates=num_skipped)
+        if norm is not None:
+            meter.mean(gradient_norm=Mean(norm, 1))
             if variance is not None:
                 meter.mean(
                     gradient_noise=Mean(variance, 1),
-                    gradient_noise_share=Mean(variance, norm.item() ** 2),
+                    gradient_noise_share=Mean(variance, norm**2),
                 )
     return batch if own is None else batch.with_scores(own)
 
@@ -110,16 +114,25 @@ def add_gradients(
     learner: Learner,
     meter: Meter,
     own: TokenScores | None,
-) -> None:
-    """Forward and backward over some rows, microbatch by microbatch; their scores go to `own`."""
+) -> Tensor:
+    """Forward and backward over some rows, microbatch by microbatch; their scores go to `own`.
+
+    Returns:
+        (2,) their share of the policy's and of the critic's loss.
+    """
+    losses = torch.zeros(2, device=minibatch.groups.device)
     for part in minibatch.sequences.select(rows).microbatches(config.train.microbatch_tokens):
         microbatch = minibatch.select(rows[part])
         loss, scores = policy_loss(microbatch, counts, config, learner, meter)
         loss.backward()
+        losses[0] += loss.detach()
         if learner.critic is not None:
-            critic_loss(microbatch, counts, config, learner, meter).backward()
+            loss = critic_loss(microbatch, counts, config, learner, meter)
+            loss.backward()
+            losses[1] += loss.detach()
         if own is not None:
             own.put(rows[part], scores)
+    return losses
 
 
 def step_counts(minibatch: Batch, config: Config) -> objectives.StepCounts:
@@ -181,10 +194,21 @@ def critic_loss(
     return loss / max(counts.num_tokens, 1)
 
 
-def apply_gradients(module, optimizer: torch.optim.Optimizer, config: Config) -> Tensor:
-    """Clips, steps (unless the norm is not finite) and clears; returns the norm before clipping."""
+def apply_gradients(
+    module, optimizer: torch.optim.Optimizer, loss: Tensor, config: Config
+) -> float | None:
+    """Clips, steps and clears.
+
+    Args:
+        loss: a scalar, whose gradients they are.
+
+    Returns:
+        the norm before clipping; None where it or the loss is not finite: then there is no step,
+        weights and optimizer are as they were.
+    """
     norm = torch.nn.utils.clip_grad_norm_(module.parameters(), config.optim.max_gradient_norm)
-    if norm.isfinite():
+    is_finite = bool((norm + loss.to(norm.device)).isfinite())
+    if is_finite:
         optimizer.step()
     optimizer.zero_grad()
-    return norm
+    return norm.item() if is_finite else None

@@ -20,10 +20,10 @@ from opo_cli.data.sources import load_problems
 from opo_cli.data.store import is_kept
 from opo_cli.data.tasks import TASKS
 from opo_cli.data.training import EMBEDDED, data_folder, prepare_data
-from opo_cli.errors import OpoError
+from opo_cli.errors import NotFiniteError, OpoError
 from opo_cli.files import is_whole, make_folder, write_json
 from opo_cli.model.tiny import build_model, build_tokenizer, check_vocabulary
-from opo_cli.records import cache_folder, digest, source_digest
+from opo_cli.records import cache_folder, check_cache, digest, source_digest
 from opo_cli.types import Problem
 
 MODEL_SOURCES = (
@@ -80,11 +80,13 @@ def prepare(config: Config) -> tuple[Path, str]:
         embedded base; without stages its weights are random.
 
     Raises:
-        OpoError: the training problems cannot be had, there are none, or the embedded model cannot
-            read them or be made.
-        OSError: the cache cannot be written.
+        OpoError: the cache cannot be written, the training problems cannot be had, there are none,
+            or the embedded model cannot read them or be made.
+        OSError: the disk is full.
     """
     check_base(config)
+    if not is_prepared(config):
+        check_cache()
     data = prepare_data(config)
     if config.model.path:
         return data / "train.jsonl", config.model.path
@@ -176,7 +178,12 @@ def _run_stage(
             loss = -token_scores(model, part).logprobs.sum() / num_targets
             loss.backward()
             total += loss.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if not math.isfinite(total + norm.item()):
+            raise NotFiniteError(
+                f"the warm start's loss or gradient is not finite after {seen} tokens",
+                f"a lower learning_rate in warmstart.stages, there {stage.learning_rate:g}",
+            )
         optimizer.step()
         optimizer.zero_grad()
         seen, step = seen + batch_tokens, step + 1
