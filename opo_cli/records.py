@@ -28,9 +28,11 @@ from opo_cli.ledger import Ledger
 from opo_cli.lines import append_lines, as_lines, read_lines
 from opo_cli.locks import locked_by_us
 from opo_cli.redact import command_line
+from opo_cli.shapes import CONFIG, EVAL, OF_EVERY_RUN, STEP, Types, checked
 
 RUNS = Path("runs")
 STEPS, EVALS = "steps.jsonl", "evals.jsonl"
+COPY = "restore the file from a copy, or remove the run"
 NOT_SHAPING = ("description", "compare", "checkpoint", "certificate", "ledger", "measure")
 ONLY_COST = {
     "runtime": ("num_threads", "num_gpus", "gpu_gigabytes"),
@@ -199,33 +201,51 @@ class RunFolder:
                 sweep(folder)
             yield
 
+    def check_finished(self) -> None:
+        """Raises OpoError where training is not."""
+        if not self.is_finished:
+            raise OpoError(
+                f"run '{self.path}' is not finished", f"opo train --resume --out {self.path}"
+            )
+
     def config(self) -> dict[str, Any]:
-        return read_json(self.path / "config.json")
+        """Raises OpoError where it is no run's."""
+        path = self.path / "config.json"
+        return checked(read_json(path), CONFIG, str(path), COPY, OF_EVERY_RUN)
 
     def environment(self) -> dict[str, Any]:
-        return read_json(self.path / "environment.json")
+        """Raises OpoError where it is no table."""
+        path = self.path / "environment.json"
+        return checked(read_json(path), {}, str(path), COPY)
 
     def steps(self) -> list[dict[str, Any]]:
         """Raises OpoError where a line is damaged."""
-        return self._read(STEPS)
+        return self._read(STEPS, STEP)
 
     def evals(self) -> list[dict[str, Any]]:
         """Raises OpoError where a line is damaged."""
-        return self._read(EVALS)
+        return self._read(EVALS, EVAL)
 
-    def _read(self, name: str) -> list[dict[str, Any]]:
+    def _read(self, name: str, types: Types) -> list[dict[str, Any]]:
+        path = self.path / name
         try:
-            return read_lines(self.path / name)
+            records = read_lines(path)
         except OpoError as error:
-            hint = f"opo train --resume --out {self.path} goes back to the checkpoint's copy"
-            if self.is_finished:
-                hint = "restore the file from a copy, or remove the run"
-            raise OpoError(error.message, hint) from None
+            raise OpoError(error.message, self._remedy) from None
+        for number, record in enumerate(records, start=1):
+            checked(record, types, f"{path}:{number}", self._remedy)
+        return records
+
+    @property
+    def _remedy(self) -> str:
+        if self.is_finished:
+            return COPY
+        return f"opo train --resume --out {self.path} goes back to the checkpoint's copy"
 
     @property
     def final_step(self) -> int:
         """The step whose weights are in `model/`: the last, or the best on validation."""
-        chosen = [r["step"] for r in self.evals() if r["policy"] == "final"]
+        chosen = [r["step"] for r in self.evals() if r.get("policy") == "final" and "step" in r]
         return chosen[0] if chosen else len(self.steps())
 
     def add_step(self, record: dict[str, Any]) -> None:
@@ -271,7 +291,7 @@ def list_runs(root: Path = RUNS) -> list[RunFolder]:
     folders = [RunFolder(path) for path in root.iterdir()]
     return sorted(
         (folder for folder in folders if folder.exists),
-        key=lambda folder: (folder.path / "config.json").stat().st_mtime,
+        key=lambda folder: ((folder.path / "config.json").stat().st_mtime_ns, folder.name),
     )
 
 

@@ -23,6 +23,7 @@ LAYERS = {
     "algorithms": 1,
     "ledger": 1,
     "records": 1,
+    "shapes": 1,
     "console": 1,
     "config": 2,
     "certificate": 2,

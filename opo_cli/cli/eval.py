@@ -74,6 +74,8 @@ def command(
     if model:
         model_source(model)
     folder = None if model else find_run(run) if run else newest_finished_run()
+    if folder is not None:
+        folder.check_finished()
     if folder is not None and not run:
         note(f"the newest run: {folder.path}")
     settings = {

@@ -115,7 +115,7 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     KL to the initial policy is measured where a run says what that was.
 
     Raises:
-        OpoError: the model does not load, or the run is not finished.
+        OpoError: the model does not load.
     """
     import torch
 
@@ -128,10 +128,6 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     from opo_cli.rollout.engine import choose_engine, engine_settings
     from opo_cli.rollout.revival import start_engine
 
-    if folder is not None and not folder.is_finished:
-        raise OpoError(
-            f"run '{folder.path}' is not finished", f"opo train --resume --out {folder.path}"
-        )
     check_cache()  # It keeps the samples.
     if config.runtime.num_threads:
         torch.set_num_threads(config.runtime.num_threads)

@@ -19,6 +19,7 @@ from opo_cli.lines import are_whole, read_lines
 from opo_cli.presets import completed
 from opo_cli.records import RunFolder, shaping
 from opo_cli.report.labels import algorithm_label
+from opo_cli.shapes import COMPARED, EVAL, checked
 
 Record = Mapping[str, Any]
 READ = (
@@ -155,10 +156,7 @@ def read_run(folder: RunFolder, metrics: Sequence[str]) -> Run:
     Raises:
         OpoError: the run is not finished, or a file of it is damaged.
     """
-    if not folder.is_finished:
-        raise OpoError(
-            f"run '{folder.path}' is not finished", f"opo train --resume --out {folder.path}"
-        )
+    folder.check_finished()
     run = Run(
         path=folder.path,
         config=completed(folder.config()),
@@ -166,6 +164,9 @@ def read_run(folder: RunFolder, metrics: Sequence[str]) -> Run:
         steps=read_steps(folder.path / "steps.jsonl", metrics),
         evals=folder.evals(),
     )
+    for number, record in enumerate(run.evals, start=1):
+        where = f"{folder.path}/evals.jsonl:{number}"
+        checked(record, EVAL, where, "restore it, or leave the run out", COMPARED)
     _check_whole(run)
     return run
 
