@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from opo_cli.lines import as_lines
 from opo_cli.metrics import METRICS
 from opo_cli.presets import resolve
 
@@ -41,13 +42,13 @@ def make_run(folder: Path, algorithm: str, seed: int, num_steps: int) -> None:
             record = {name: round(rng.random(), 6) for name in METRICS}
             record |= {"step": step, "num_samples": 192, "num_optimizer_steps": 1}
             record |= {"reward": 1 - math.exp(-step / 300), "off_policy_reasons": []}
-            file.write(json.dumps(record) + "\n")
+            file.write(as_lines([record]))
     records = [
         evaluation(name, policy, num_steps, rng)
         for name in config.eval.benchmarks
         for policy in ("initial", "final")
     ]
-    (folder / "evals.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (folder / "evals.jsonl").write_text(as_lines(records))
 
 
 def evaluation(benchmark: str, policy: str, num_steps: int, rng: random.Random) -> dict:

@@ -59,19 +59,19 @@ def test_wherever_a_bit_is_hit_the_records_are_those_written_or_the_damage_is_to
     assert told > 0.7 * 8 * len(content)
 
 
-def test_the_quick_look_sees_what_reading_sees(tmp_path: Path):
-    """Of hits on digits, which leave JSON behind."""
-    content = as_lines([{"step": 1, "reward": 0.25}] * 3).encode()
+def test_the_quick_look_sees_what_reading_sees():
+    """Of hits that may leave JSON behind, and of a line without an end."""
+    content = as_lines([{"step": 1, "reward": 0.25}, {"step": 2, "reward": 0.5}]).encode()
+    assert are_whole(content)
+    assert are_whole(b'{"step": 1}\n')
+    assert not are_whole(content[:-1])
     for place in [i for i, byte in enumerate(content) if chr(byte).isdigit()]:
         hit = bytearray(content)
         hit[place] ^= 1
-        is_hit = False
-        for line in bytes(hit).splitlines():
-            try:
-                parse_line(line)
-            except ValueError:
-                is_hit = True
-        assert are_whole(bytes(hit)) != is_hit
+        try:
+            [parse_line(line) for line in bytes(hit).splitlines()]
+        except ValueError:
+            assert not are_whole(bytes(hit))
 
 
 def test_a_damaged_line_is_named(tmp_path: Path):

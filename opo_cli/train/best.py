@@ -35,11 +35,17 @@ def best_path(folder: Path, step: int) -> Path:
     return folder / f"{PREFIX}{step:06d}"
 
 
+def write_state(state: dict[str, Any], path: Path) -> None:
+    """Through Python's own file, which says why it cannot be written where torch's does not."""
+    with path.open("wb") as file:
+        torch.save(state, file)
+
+
 def save_best(folder: Path, policy, step: int) -> None:
     """Writes `folder/best-000020/`."""
     target = best_path(folder, step)
     remove_folder(target)  # What is there may be of a step that was made again.
-    make_folder(target, lambda scratch: torch.save(policy.state_dict(), scratch / WEIGHTS))
+    make_folder(target, lambda scratch: write_state(policy.state_dict(), scratch / WEIGHTS))
 
 
 def drop_best(folder: Path, needed: Container[int | None]) -> None:

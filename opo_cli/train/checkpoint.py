@@ -16,7 +16,7 @@ from opo_cli.errors import OpoError
 from opo_cli.files import check_seal, make_folder, remove_folder, sync_tree
 from opo_cli.lines import read_lines
 from opo_cli.records import EVALS, RunFolder
-from opo_cli.train.best import best_path, best_step, drop_best
+from opo_cli.train.best import best_path, best_step, drop_best, write_state
 from opo_cli.train.learner import Learner
 
 PREFIX = "step-"
@@ -53,7 +53,7 @@ def save_checkpoint(run: RunFolder, learner: Learner, step: int, keep: int) -> P
     and best weights that none of these goes on with."""
 
     def fill(scratch: Path) -> None:
-        torch.save(_state(learner, step), scratch / STATE)
+        write_state(_state(learner, step), scratch / STATE)
         run.copy_logs(scratch)
 
     target = checkpoint_path(run.checkpoints, step)

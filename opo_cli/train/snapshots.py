@@ -32,13 +32,13 @@ def save_snapshot(
         return
 
     def fill(scratch: Path) -> None:
-        import torch
+        from opo_cli.train.best import write_state
 
         learner.policy.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         if use_moments:
             names = [name for name, _ in learner.policy.named_parameters()]
-            torch.save(second_moments(learner.optimizer.state_dict(), names), scratch / MOMENTS)
+            write_state(second_moments(learner.optimizer.state_dict(), names), scratch / MOMENTS)
 
     make_folder(target, fill)
 

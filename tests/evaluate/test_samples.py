@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -11,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from opo_cli.errors import OpoError
 from opo_cli.evaluate.samples import ProblemSamples, Response, SampleFile
 from opo_cli.evaluate.summary import summarise
 from opo_cli.types import Mean, Problem
+from tests.damage import flip_a_bit
 
 HOSTILE = 'two\nlines\u2028 and "quotes" \ud800 [bold]{question}\x00'
 
@@ -82,14 +83,55 @@ def test_a_torn_line_costs_its_problem_alone(tmp_path: Path, cut: int):
     assert file.path.read_bytes() == content
 
 
-def test_a_damaged_line_is_told(tmp_path: Path):
+DAMAGE = {
+    "cut": lambda line: line[:-9],
+    "another value": lambda line: line.replace(b'"length": 5', b'"length": 4'),
+    "no text": lambda line: line.replace(b"boxed", b"b\xffxed"),
+    "two lines": lambda line: line.replace(b", ", b"\n", 1),
+    "blank": lambda line: b"",
+    "another record": lambda line: b'{"id": "a/1"}',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_line_is_told_and_costs_its_problem_alone(damage, tmp_path: Path, capfd):
     file = SampleFile(tmp_path, "x", {})
     with file.locked():
         file.add(TWO)
-    lines = file.path.read_text().splitlines()
-    file.path.write_text("\n".join([lines[0], lines[1][:-9], lines[2]]) + "\n")
-    with pytest.raises(OpoError, match=":2: not a JSON record"):
-        file.read()
+        content = file.path.read_bytes()
+        head, first, second, _ = content.split(b"\n")
+        file.path.write_bytes(b"\n".join([head, DAMAGE[damage](first), second, b""]))
+        assert file.read() == {TWO[1].id: TWO[1]}
+        told = "".join(capfd.readouterr().err.split("\n"))
+        assert f"{file.path}:2: " in told
+        assert "its problem is sampled again" in told
+        assert file.read() == {TWO[1].id: TWO[1]}
+        assert capfd.readouterr().err == ""  # Once.
+        file.add(TWO[:1])
+        assert file.read() == {s.id: s for s in TWO}
+
+
+def test_mending_keeps_the_file_that_others_wait_for(tmp_path: Path):
+    file = SampleFile(tmp_path, "x", {"seed": 1})
+    with file.locked():
+        file.add(TWO)
+    content, number = file.path.read_bytes(), file.path.stat().st_ino
+    flip_a_bit(file.path, 3)  # The first line, which says what they are.
+    with file.locked():
+        assert file.read() == {s.id: s for s in TWO}
+    assert (file.path.read_bytes(), file.path.stat().st_ino) == (content, number)
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_file_that_was_only_begun_is_begun_anew(tmp_path: Path, size: int):
+    file = SampleFile(tmp_path, "x", {"seed": 1})
+    with file.locked():
+        file.add(TWO)
+        content = file.path.read_bytes()
+        os.truncate(file.path, size)
+        assert file.read() == {}
+        file.add(TWO)
+        assert file.path.read_bytes() == content
 
 
 HOLDER = """
@@ -117,7 +159,8 @@ def test_the_first_line_says_what_the_samples_are(tmp_path: Path):
     file = SampleFile(tmp_path, "x", {"template": "boxed", "seed": 3})
     with file.locked():
         file.add(TWO)
-    assert json.loads(file.path.read_text().splitlines()[0]) == {"template": "boxed", "seed": 3}
+    first = json.loads(file.path.read_text().splitlines()[0])
+    assert (first["template"], first["seed"]) == ("boxed", 3)
 
 
 # --- the record ---------------------------------------------------------------------------------

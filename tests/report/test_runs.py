@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from opo_cli.errors import OpoError
-from opo_cli.records import read_lines
+from opo_cli.lines import as_lines, read_lines
 from opo_cli.report.runs import make_arms, read_run, read_steps
+from tests.damage import flip_a_bit
 
 from .conftest import step
 
@@ -121,6 +122,16 @@ def test_a_damaged_log_is_told_with_its_line(make_run):
     path.write_text(path.read_text().replace("{", "[", 1))
     with pytest.raises(OpoError, match=r"steps.jsonl:1: not a JSON record"):
         read_run(folder, [])
+
+
+def test_a_value_that_was_hit_is_told_with_its_line(make_run):
+    """0.5 became 0.7, and is JSON as before."""
+    path = make_run("x", steps=[step(1), step(2)]).path / "steps.jsonl"
+    path.write_text(as_lines([step(1), step(2, reward=0.5)]))
+    assert read_steps(path, ["reward"])["reward"][1] == 0.5
+    flip_a_bit(path, path.read_bytes().rindex(b"0.5") + 2, 1)
+    with pytest.raises(OpoError, match=r"steps.jsonl:2: damaged: not what was written"):
+        read_steps(path, ["reward"])
 
 
 def test_an_unfinished_run_is_refused(make_run):

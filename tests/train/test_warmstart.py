@@ -19,6 +19,7 @@ from opo_cli.train.warmstart import (
     prepare,
     schedule,
 )
+from tests.damage import flip_a_bit
 
 
 def test_what_shapes_the_base_names_its_folder(smoke):
@@ -68,7 +69,27 @@ def test_the_base_is_the_same_every_time(task, tmp_path, monkeypatch):
 
 
 def test_nothing_is_left_behind(cache, base):
-    assert not list(cache.glob(".preparing-*"))
+    assert not list(cache.glob(".writing-*"))
+
+
+@pytest.mark.parametrize("place", ["base", "data"])
+def test_what_is_damaged_in_the_cache_is_told_and_made_again(place, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("OPO_CACHE", str(tmp_path))
+    config = resolve("smoke", overrides=RANDOM)
+    prepare(config)
+    (folder,) = tmp_path.glob(f"{place}-*")
+    file = folder / {"base": "model.safetensors", "data": "train.jsonl"}[place]
+    content = file.read_bytes()
+    flip_a_bit(file)
+    assert not is_prepared(config)
+    capfd.readouterr()
+    prepare(config)
+    assert f"'{file}' is damaged: not what was written, by its checksum; made again" in (
+        capfd.readouterr().err
+    )
+    assert file.read_bytes() == content
+    assert is_prepared(config)
+    assert not list(tmp_path.glob(".writing-*"))
 
 
 def test_the_schedule_warms_up_and_ends_low():
