@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -163,6 +164,19 @@ def test_a_hanging_answer_is_a_timeout_and_holds_up_no_other(others: set[int]):
     assert all(grade.correct for grade in grades[1:])
     assert finished[-2] < finished[-1] - 0.5
     assert 5 <= finished[-1] < 9
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_wall_clock_that_jumps_times_out_what_hangs_and_nothing_else(jump: float, monkeypatch):
+    """It jumps again at every look."""
+    real, jumps = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: real() + jump * next(jumps))
+    ordinary = [Case(rf"\boxed{{\sqrt{{{3 * n * n}}}}}", rf"{n}\sqrt3") for n in range(2, 22)]
+    with Grader(Grading(timeout_seconds=5, num_workers=2)) as grader:
+        start = time.monotonic()
+        grades = grader.grade_texts([Case(HEAVY, "3"), *ordinary])
+        assert time.monotonic() - start < 60  # Its start included.
+    assert [grade.reason for grade in grades] == ["timeout", *["correct"] * 20]
 
 
 def test_a_killed_worker_is_an_error_and_the_next_answers_are_graded(others: set[int]):

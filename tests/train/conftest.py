@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
 from opo_cli.data.prompts import make_prompts, resolve_template
@@ -43,3 +47,19 @@ def graded(engine, prompts) -> list[GradedGroup]:
         )
         for place, group in enumerate(groups)
     ]
+
+
+@pytest.fixture(scope="session")
+def marked() -> Callable[[str], list[int]]:
+    """Processes that live and have a mark in their environment, whoever started them."""
+
+    def find(mark: str) -> list[int]:
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # Gone meanwhile, or another user's.
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if mark.encode() in (entry / "environ").read_bytes() and state != "Z":
+                    found.append(int(entry.name))
+        return found
+
+    return find

@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from opo_cli.data.tiny import CHAINS
 from opo_cli.presets import resolve
@@ -33,7 +36,7 @@ def write_problems(path: Path, answers: dict[int, str]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def training(base: Path, *sets: str) -> subprocess.Popen:
+def training(base: Path, *sets: str, **environment: str) -> subprocess.Popen:
     common = ["data.source=problems.jsonl", "data.template=line", "eval.benchmarks=[]"]
     common += ["eval.validation=[]", "grading.timeout_seconds=1", "grading.require_stop=false"]
     common += ["rollout.prompts_per_step=8", f"train.steps={STEPS}"]
@@ -41,7 +44,13 @@ def training(base: Path, *sets: str) -> subprocess.Popen:
     command += ["--model", str(base)]
     for text in (*common, *sets):
         command += ["--set", text]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def steps() -> list[dict]:
@@ -91,3 +100,26 @@ def test_killed_workers_are_replaced_and_the_run_goes_on(base, in_tmp):
     assert num_killed > 0
     assert sum(step["grader_error"] for step in steps()) > 0
     assert "the grader failed on" in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_no_worker_outlives_its_training(number, base, in_tmp, marked):
+    """One of them hangs."""
+    write_problems(Path("problems.jsonl"), {0: HEAVY})
+    mark = uuid.uuid4().hex
+    child = training(base, "grading.timeout_seconds=60", OPO_TEST_MARK=mark)
+    deadline = time.monotonic() + 120
+    while len(workers_of(child.pid)) < 2:
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(2)
+    assert len(marked(mark)) >= 3
+    child.send_signal(number)
+    _, told = child.communicate(timeout=30)
+    assert child.returncode == (-number if number == signal.SIGKILL else 128 + number), told
+    assert "Traceback" not in told
+    deadline = time.monotonic() + 10
+    while marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert marked(mark) == []

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,19 +42,6 @@ def result_of(place: Path) -> tuple:
     return files, logs, (run / "model" / "model.safetensors").read_bytes()
 
 
-def marked(mark: str) -> list[int]:
-    """Processes that live and have the mark in their environment, whoever started them."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            if mark.encode() in (entry / "environ").read_bytes() and state != "Z":
-                found.append(int(entry.name))
-        except OSError:  # Gone meanwhile, or another user's.
-            continue
-    return found
-
-
 def temporary(*folders: Path) -> list[Path]:
     return [path for folder in folders for path in folder.rglob(".*")]
 
@@ -61,7 +49,8 @@ def temporary(*folders: Path) -> list[Path]:
 class Place:
     """A working folder with everything that a run may leave behind."""
 
-    def __init__(self, path: Path, cache: Path):
+    def __init__(self, path: Path, cache: Path, marked: Callable[[str], list[int]]):
+        self.marked = marked
         self.path, self.cache, self.scratch = path, cache, path / "tmp"
         self.scratch.mkdir()
         self.mark = uuid.uuid4().hex
@@ -84,9 +73,9 @@ class Place:
 
     def check_clean(self, *, after_second: bool = False) -> None:
         deadline = time.monotonic() + 5
-        while marked(self.mark) and time.monotonic() < deadline:
+        while self.marked(self.mark) and time.monotonic() < deadline:
             time.sleep(0.05)  # The kernel ends workers with their parent, in its own time.
-        assert marked(self.mark) == []
+        assert self.marked(self.mark) == []
         if not after_second:
             assert temporary(self.path, self.cache) == []
             assert list(self.scratch.iterdir()) == []
@@ -100,10 +89,10 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole(base, cache, tmp_path_factory) -> Whole:
+def whole(base, cache, marked, tmp_path_factory) -> Whole:
     """The run never stopped, with the initial policy's samples already in the cache."""
     for _ in range(2):
-        place, started = Place(tmp_path_factory.mktemp("whole"), cache), time.monotonic()
+        place, started = Place(tmp_path_factory.mktemp("whole"), cache, marked), time.monotonic()
         child = place.start(str(SIGNALLED), "run", "0", "", "count", "--", *TRAIN)
         _, told = child.communicate(timeout=PATIENCE)
         assert child.returncode == 0, told
@@ -123,8 +112,8 @@ TRIALS = range(NUM_TRIALS)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("trial", TRIALS)
-def test_a_signal_before_any_change_of_a_file(trial, number, whole, cache, tmp_path):
-    place = Place(tmp_path, cache)
+def test_a_signal_before_any_change_of_a_file(trial, number, whole, cache, marked, tmp_path):
+    place = Place(tmp_path, cache, marked)
     at = random.Random(f"place/{trial}/{number}").randint(1, whole.num_changes)
     child = place.start(str(SIGNALLED), "run", str(int(number)), str(at), "count", "--", *TRAIN)
     _, told = child.communicate(timeout=PATIENCE)
@@ -137,8 +126,8 @@ def test_a_signal_before_any_change_of_a_file(trial, number, whole, cache, tmp_p
 
 
 @pytest.mark.parametrize("trial", TRIALS)
-def test_a_second_signal_while_the_first_is_obeyed(trial, whole, cache, tmp_path):
-    place, number = Place(tmp_path, cache), signal.SIGTERM
+def test_a_second_signal_while_the_first_is_obeyed(trial, whole, cache, marked, tmp_path):
+    place, number = Place(tmp_path, cache, marked), signal.SIGTERM
     drawn = random.Random(f"second/{trial}")
     first = drawn.randint(whole.num_changes // 4, whole.num_changes)
     places = f"{first},{first + drawn.randint(1, 6)}"
@@ -154,9 +143,9 @@ def test_a_second_signal_while_the_first_is_obeyed(trial, whole, cache, tmp_path
 
 
 @pytest.mark.parametrize("trial", TRIALS)
-def test_a_signal_at_any_time(trial, whole, cache, tmp_path):
+def test_a_signal_at_any_time(trial, whole, cache, marked, tmp_path):
     """Again and again, until the run is finished."""
-    place, drawn = Place(tmp_path, cache), random.Random(f"time/{trial}")
+    place, drawn = Place(tmp_path, cache, marked), random.Random(f"time/{trial}")
     for _ in range(2):
         is_there = (tmp_path / "run" / "config.json").is_file()
         arguments = ["train", "--resume", "--out", "run"] if is_there else TRAIN
@@ -186,9 +175,9 @@ def wait_for_steps(place: Place, child: subprocess.Popen, count: int) -> None:
 LONG = [*TRAIN, "--steps", "400", "--set", "eval.every=0"]
 
 
-def test_a_terminal_that_hangs_up_costs_nothing(whole, cache, tmp_path):
+def test_a_terminal_that_hangs_up_costs_nothing(whole, cache, marked, tmp_path):
     """Writing to it fails from then on."""
-    place = Place(tmp_path, cache)
+    place = Place(tmp_path, cache, marked)
     ours, theirs = pty.openpty()
     child = place.start(
         "-m", "opo_cli", *LONG, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
@@ -205,8 +194,8 @@ def test_a_terminal_that_hangs_up_costs_nothing(whole, cache, tmp_path):
     ]
 
 
-def test_a_pipe_whose_reader_ends_costs_nothing(whole, cache, tmp_path):
-    place = Place(tmp_path, cache)
+def test_a_pipe_whose_reader_ends_costs_nothing(whole, cache, marked, tmp_path):
+    place = Place(tmp_path, cache, marked)
     child = place.start("-m", "opo_cli", *LONG, stdout=subprocess.PIPE)
     wait_for_steps(place, child, 2)
     child.stdout.close()
@@ -216,9 +205,9 @@ def test_a_pipe_whose_reader_ends_costs_nothing(whole, cache, tmp_path):
     place.check_clean()
 
 
-def test_what_is_ignored_from_the_start_stays_ignored(whole, cache, tmp_path):
+def test_what_is_ignored_from_the_start_stays_ignored(whole, cache, marked, tmp_path):
     """As under nohup, and for a job that a shell puts into the background."""
-    place = Place(tmp_path, cache)
+    place = Place(tmp_path, cache, marked)
     ignored = (signal.SIGHUP, signal.SIGINT)
 
     def ignore() -> None:
@@ -237,9 +226,9 @@ def test_what_is_ignored_from_the_start_stays_ignored(whole, cache, tmp_path):
 
 
 def test_a_step_beyond_its_grace_is_abandoned_and_the_newest_checkpoint_stands(
-    whole, cache, tmp_path
+    whole, cache, marked, tmp_path
 ):
-    place = Place(tmp_path, cache)
+    place = Place(tmp_path, cache, marked)
     slow = ["--set", "checkpoint.grace_seconds=0.2", "--set", "checkpoint.every=1"]
     slow += ["--set", "algorithm.minibatches_per_step=8", "--set", "train.microbatch_tokens=1"]
     slow += ["--set", "eval.benchmarks=[]", "--set", "eval.validation=[]"]
