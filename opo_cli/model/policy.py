@@ -13,6 +13,7 @@ from opo_cli.files import MANIFEST, check_seal
 from opo_cli.model.folder import hush_transformers, model_source
 from opo_cli.model.precision import Precision, logits_of, run_layers, set_precision
 from opo_cli.model.shape import PROMPT_ROOM
+from opo_cli.model.trust import refusal, trusted_config
 from opo_cli.types import Prompt
 
 FLOAT32 = Precision()
@@ -58,17 +59,34 @@ def load_policy(path: str, device: torch.device, precision: Precision = FLOAT32)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            config = trusted_config(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             model, info = AutoModelForCausalLM.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True
+                source,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
+    except OpoError:
+        raise
     except Exception as error:  # Broken files surface as almost any type, by format and library.
+        refused = refusal(error, path)
+        if refused is not None:
+            raise refused from None
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = " ".join(lines[:2]) if lines[0].endswith((":", ": ")) else lines[0]
+        if "ignore_mismatched_sizes" in reason:  # It says no more, but in a log that is hushed.
+            reason = "its weights have other shapes than its config.json says"
         raise OpoError(
             f"model '{path}' does not load: {reason}",
             "check that the folder is complete; for a hub id, that the hub can be reached",
         ) from error
+    if not tokenizer.encode("1", add_special_tokens=False):
+        raise OpoError(
+            f"the tokenizer of model '{path}' reads no text",
+            "give a complete model folder (config.json, tokenizer.json, model.safetensors)",
+        )
     if info["missing_keys"]:
         raise OpoError(
             f"model '{path}' lacks weights: {sorted(info['missing_keys'])[0]} and "
