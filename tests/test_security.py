@@ -3,6 +3,7 @@ them steers a terminal or names a path, nothing listens on a network, no secret 
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pickle
@@ -26,6 +27,7 @@ from opo_cli.model.policy import load_policy
 from opo_cli.model.tiny import build_model, build_tokenizer
 from opo_cli.redact import command_line, redacted
 
+PACKAGE = Path(__file__).parent.parent / "opo_cli"
 CPU = torch.device("cpu")
 EVIL = (
     "\x1b[2J\x1b]52;c;aGk=\x07\x1b]8;;http://e\x1b\\[red]x[/red] [link=http://e]y[/link]\r"
@@ -146,16 +148,55 @@ def test_a_chat_template_is_no_program(canary: Path):
     assert not canary.exists()
 
 
-def test_every_torch_load_takes_weights_only():
-    """Also those that no test here reaches."""
-    package = Path(__file__).parent.parent / "opo_cli"
-    calls = [
-        call
-        for path in package.rglob("*.py")
-        for call in re.findall(r"(?:torch|np)\.load\([^\n]*", path.read_text())
-    ]
-    assert len(calls) >= 4
-    assert all("weights_only=True" in call or "allow_pickle=False" in call for call in calls)
+UNPICKLING = re.compile(r"(torch|np|numpy|pickle|dill|joblib|marshal|yaml)\.(full_)?loads?")
+
+
+def calls_of(path: Path) -> list[tuple[str, ast.Call]]:
+    """(what is called, the call)"""
+    found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return [(ast.unparse(call.func), call) for call in found]
+
+
+CALLS = [call for path in PACKAGE.rglob("*.py") for call in calls_of(path)]
+
+
+def test_nothing_is_read_that_may_hold_code():
+    """Also where no test here comes to."""
+    reads = [(name, ast.unparse(call)) for name, call in CALLS if UNPICKLING.fullmatch(name)]
+    assert {name for name, _ in reads} == {"torch.load", "np.load"}
+    for name, text in reads:
+        if name == "torch.load":
+            assert "weights_only=True" in text
+        else:
+            assert text.count("allow_pickle") == text.count("allow_pickle=False"), text
+
+
+def test_no_module_evaluates_text():
+    for name, call in CALLS:
+        last = name.rpartition(".")[2]
+        assert last not in ("sympify", "parse_expr", "exec", "popen"), ast.unparse(call)
+        assert last != "eval" or not call.args, ast.unparse(call)  # `model.eval()` has none.
+
+
+@pytest.mark.parametrize("form", ["{}", "\\boxed{{{}}}", "${}$", "\\text{{{}}}", "x = {}"])
+def test_answers_are_not_evaluated(form: str, canary: Path):
+    """On either side: reference answers are a stranger's, too."""
+    from opo_cli.grading.mathematics import judge
+
+    for attack in (
+        f"__import__('os').system('touch {canary}')",
+        f"open('{canary}','w')",
+        f"(lambda: open('{canary}','w'))()",
+        f"().__class__.__base__.__subclasses__()[0]; open('{canary}','w')",
+        f"\\input{{|touch {canary}}}",
+        f"1+open('{canary}','w').write('1')",
+        f"Symbol('x').__class__.__init__.__globals__['__builtins__']['open']('{canary}','w')",
+    ):
+        text = form.format(attack)
+        for is_marked in (True, False):
+            judge(text, "2", is_marked)
+            judge("2", text, is_marked)
+    assert not canary.exists()
 
 
 def test_kept_states_and_labs_run_no_code(tmp_path: Path, canary: Path):
@@ -169,14 +210,14 @@ def test_kept_states_and_labs_run_no_code(tmp_path: Path, canary: Path):
     lab = LabFolder(tmp_path / "lab")
     lab.file(0).parent.mkdir(parents=True)
     np.savez(lab.file(0).with_suffix(".npz"), problem_id=np.array([Bomb(canary)], dtype=object))
-    loads = (
+    reads = (
         lambda: _restore(state, SimpleNamespace(policy=SimpleNamespace(device=CPU))),
         lambda: _load(state / "state.pt"),
         lambda: lab.read(0),
     )
-    for load in loads:
+    for read in reads:
         with pytest.raises(OpoError, match=r"does? not load"):
-            load()
+            read()
     assert not canary.exists()
 
 
