@@ -68,8 +68,15 @@ def save_checkpoint(run: RunFolder, learner: Learner, step: int, keep: int) -> P
 
 def _needed_best(run: RunFolder) -> set[int | None]:
     """Steps whose weights the run may end with, gone on from where it is or from a checkpoint."""
-    logs = [run.evals(), *(read_lines(c / EVALS) for c in list_checkpoints(run.checkpoints))]
-    return {best_step(records) for records in logs}
+    checkpoints = list_checkpoints(run.checkpoints)
+    return {best_step(run.evals()), *(_best_of(checkpoint) for checkpoint in checkpoints)}
+
+
+def _best_of(checkpoint: Path) -> int | None:
+    try:
+        return best_step(read_lines(checkpoint / EVALS))
+    except OpoError:  # Damaged: nothing goes on from it.
+        return None
 
 
 def load_checkpoint(run: RunFolder, learner: Learner, *, needs_best: bool) -> int:
@@ -106,7 +113,7 @@ def load_checkpoint(run: RunFolder, learner: Learner, *, needs_best: bool) -> in
 def _check(run: RunFolder, path: Path, *, needs_best: bool) -> None:
     """Raises OpoError where the run cannot go on from a checkpoint as if it had never stopped."""
     check_seal(path)
-    best = best_step(read_lines(path / EVALS))
+    best = _best_of(path)
     if needs_best and best not in (None, _step_of(path)):  # Its own are evaluated again.
         check_seal(best_path(run.checkpoints, best))
 

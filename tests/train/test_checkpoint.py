@@ -132,11 +132,17 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(damage, run, c
     assert names(run.checkpoints) == ["step-000002"]
 
 
+def test_a_damaged_one_does_not_stop_a_run_that_goes_on(run):
+    run, learner, _ = run
+    flip_a_bit(checkpoint_path(run.checkpoints, 3) / "evals.jsonl")
+    save_checkpoint(run, learner, 4, keep=2)
+    assert names(run.checkpoints) == ["step-000003", "step-000004"]
+
+
 def test_where_all_are_damaged_the_run_begins_anew(run, policy_and_tokenizer, capfd):
-    run, _, states = run
+    run, _, _ = run
     for step in (2, 3):
         flip_a_bit(checkpoint_path(run.checkpoints, step) / "state.pt", 500)
-    (run.path / "certificate.json").write_text("{}")
     learner = learner_of(policy_and_tokenizer[0])
     before = state_of(learner)
     assert load_checkpoint(run, learner, needs_best=False) == 0
