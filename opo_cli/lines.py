@@ -52,26 +52,29 @@ def parse_line(line: bytes) -> Record:
     return record
 
 
-def read_lines(path: Path) -> list[Record]:
+def read_lines(path: Path, *, use_unfinished: bool = False) -> list[Record]:
     """The records of a JSONL file; none where there is no file.
 
+    Args:
+        use_unfinished: the last line may be unfinished, and is left out then: a run writes on, or
+            was killed while it did.
+
     Raises:
-        OpoError: a damaged line, unless it is the last one and unfinished (a run that was killed
-            while writing it).
+        OpoError: a damaged line.
     """
     if not path.exists():
         return []
-    *whole, last = path.read_bytes().split(b"\n")
-    lines = list(enumerate(whole, start=1))
-    if last and not _is_torn(last):
-        lines.append((len(whole) + 1, last))
+    *lines, last = path.read_bytes().split(b"\n")
+    if last and not (use_unfinished and _is_torn(last)):
+        lines.append(last)
     records = []
-    for number, line in lines:
+    for number, line in enumerate(lines, start=1):
         try:
             if line:
                 records.append(parse_line(line))
         except ValueError as error:
-            raise OpoError(f"{path}:{number}: {error}", "remove the damaged line") from None
+            hint = "restore the file from a copy, or leave the run out"
+            raise OpoError(f"{path}:{number}: {error}", hint) from None
     return records
 
 

@@ -229,7 +229,9 @@ class RunFolder:
     def _read(self, name: str, types: Types) -> list[dict[str, Any]]:
         path = self.path / name
         try:
-            records = read_lines(path)
+            # The evaluations are written all at once, and a finished run writes no step.
+            is_written = name == STEPS and not self.is_finished
+            records = read_lines(path, use_unfinished=is_written)
         except OpoError as error:
             raise OpoError(error.message, self._remedy) from None
         for number, record in enumerate(records, start=1):

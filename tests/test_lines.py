@@ -50,7 +50,7 @@ def test_wherever_a_bit_is_hit_the_records_are_those_written_or_the_damage_is_to
         for bit in range(8):
             flip_a_bit(path, place, bit)
             try:
-                found = read_lines(path)
+                found = read_lines(path, use_unfinished=True)
                 kept = [{k: r[k] for k in ("step", "reward")} for r in found]
                 assert kept == records, (place, bit)
             except OpoError:
@@ -92,7 +92,9 @@ def test_a_torn_line_is_dropped_and_does_not_spoil_the_next(cut: int, tmp_path: 
     path = tmp_path / "x.jsonl"
     append_lines(path, [{"step": 1}, {"step": 2, "reward": 0.5}])
     os.truncate(path, path.stat().st_size - cut)
-    assert read_lines(path) == [{"step": 1}]
+    assert read_lines(path, use_unfinished=True) == [{"step": 1}]
+    with pytest.raises(OpoError, match=r"x.jsonl:2: not a JSON record"):
+        read_lines(path)
     append_lines(path, [{"step": 3}])
     assert read_lines(path) == [{"step": 1}, {"step": 3}]
 
@@ -111,7 +113,7 @@ def test_a_last_line_whose_end_was_hit_is_no_torn_one(tmp_path: Path):
     append_lines(path, [{"step": 1}, {"step": 2}])
     flip_a_bit(path, path.stat().st_size - 1, 7)
     with pytest.raises(OpoError, match=":2: not a JSON record"):
-        read_lines(path)
+        read_lines(path, use_unfinished=True)
 
 
 def test_a_disk_that_is_full_midway_leaves_whole_lines(tmp_path: Path):

@@ -20,10 +20,22 @@ def test_an_evaluation_joins_those_that_are_there(tmp_path):
 
 def test_a_line_torn_by_a_kill_is_dropped_and_does_not_spoil_the_next(tmp_path):
     folder = RunFolder(tmp_path)
-    (tmp_path / "evals.jsonl").write_text('{"a": 1}\n{"a": ')
-    assert folder.evals() == [{"a": 1}]
-    folder.add_evals([{"a": 2}])
-    assert folder.evals() == [{"a": 1}, {"a": 2}]
+    (tmp_path / "steps.jsonl").write_text('{"step": 1}\n{"step": ')
+    assert folder.steps() == [{"step": 1}]
+    folder.add_step({"step": 2})
+    assert folder.steps() == [{"step": 1}, {"step": 2}]
+
+
+def test_what_no_kill_tears_is_damaged(tmp_path):
+    """Evaluations, which are written at once, and a finished run's steps."""
+    folder = RunFolder(tmp_path)
+    for name in ("evals.jsonl", "steps.jsonl"):
+        (tmp_path / name).write_text('{"step": 1}\n{"step": ')
+    folder.model.mkdir()
+    (folder.model / "config.json").write_text("{}")
+    for read in (folder.steps, folder.evals):
+        with pytest.raises(OpoError, match=r"s.jsonl:2: not a JSON record"):
+            read()
 
 
 @pytest.mark.parametrize("is_finished", [False, True])
