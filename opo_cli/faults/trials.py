@@ -180,13 +180,14 @@ def _trial(bench: Bench, reference: Reference, seed: int, number: int) -> Trial:
     limit = PATIENCE[0] + PATIENCE[1] * reference.seconds
     shutil.copytree(bench.place("prepared"), root)
     for doom in [*draw_trial(seed, number, reference), None]:
-        if run.is_finished:
-            break
+        was_finished = run.is_finished  # Killed at its very end: going on says so, and tidies up.
         ending = bench.train(name, doom, mark=mark, timeout_seconds=limit)
         if ending.was_killed:
             trial.kills.append(_killed(doom, ending, run))
-        elif ending.code != 0:
+        elif ending.code != (2 if was_finished else 0):
             trial.failure = f"resumed, it fails: {reason_of(ending)}"
+            break
+        elif run.is_finished:
             break
     left = orphans(mark)
     trial.failure = trial.failure or (f"a process is left: {left[0]}" if left else "")
