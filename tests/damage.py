@@ -27,7 +27,7 @@ def kill_as_it_says(word: str, script: str, *arguments: str) -> int:
     """Runs a script and kills it when it prints `word`; returns its process id."""
     command = [sys.executable, "-c", script, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout.readline().strip() == word
+        assert word in (line.strip() for line in child.stdout)
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert child.returncode == -signal.SIGKILL
