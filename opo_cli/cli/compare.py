@@ -14,6 +14,7 @@ from opo_cli.cli.options import (
     Format,
     FormatOption,
     SetOption,
+    check_target,
     parse_names,
     parse_numbers,
     prepare_process,
@@ -122,9 +123,9 @@ def command(
     _check_share(margin, "--margin")
     if threshold is not None and not math.isfinite(threshold):
         raise OpoError(f"--threshold {threshold:g} is no reward", "for example: --threshold 0.5")
-    _check_target(out, is_folder=True)
-    _check_target(html, is_folder=False)
-    _check_target(figures, is_folder=True)
+    check_target(out, is_folder=True)
+    check_target(html, is_folder=False)
+    check_target(figures, is_folder=True)
     failed: list[Cell] = []
     defaults = Compare()
     if preset:
@@ -201,30 +202,6 @@ def _only(sweeps: list[str]) -> str:
             "the others by --set, or in comparisons of their own",
         )
     return sweeps[0]
-
-
-def _check_target(path: str | None, *, is_folder: bool) -> None:
-    """Before hours of work are spent on what cannot be written.
-
-    Raises:
-        OpoError: a folder stands where a file should be, or the reverse, or nothing may be written
-            there.
-    """
-    import os
-
-    from opo_cli.errors import OpoError
-
-    if path is None:
-        return
-    target = Path(path)
-    if not is_folder and path.endswith("/"):
-        raise OpoError(f"'{path}' is a folder", "name a file in it")
-    if target.exists() and target.is_dir() != is_folder:
-        is_one, hint = ("a folder", "name a file in it") if target.is_dir() else ("a file", "")
-        raise OpoError(f"'{path}' is {is_one}", hint or "name a folder")
-    nearest = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
-    if not os.access(nearest, os.W_OK) or (nearest != target and not nearest.is_dir()):
-        raise OpoError(f"'{path}' cannot be written", "name another place")
 
 
 def _train(cells: list[Cell], jobs: int | None, plan: Format | None) -> list[Cell]:

@@ -12,6 +12,7 @@ from opo_cli.cli.options import (
     Format,
     FormatOption,
     SetOption,
+    check_target,
     parse_names,
     parse_numbers,
     prepare_process,
@@ -20,6 +21,7 @@ from opo_cli.cli.options import (
 
 if TYPE_CHECKING:
     from opo_cli.config import Config
+    from opo_cli.lab.analysis import Analysis
     from opo_cli.lab.plan import LabPlan
     from opo_cli.lab.settings import PolicySource, Request
 
@@ -60,8 +62,8 @@ def command(
         float, typer.Option(help="GB for a prompt's gradients; beyond it, projections.")
     ] = 4.0,
     seed: Annotated[int, typer.Option(help="Of problems, samples, projections.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Lab folder; else one under labs/.")] = None,
-    html: Annotated[Path | None, typer.Option(help="The report as this file.")] = None,
+    out: Annotated[str | None, typer.Option(help="Lab folder; else one under labs/.")] = None,
+    html: Annotated[str | None, typer.Option(help="The report as this file.")] = None,
     overrides: SetOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only how much memory and time it takes.")
@@ -73,15 +75,11 @@ def command(
     What is measured stays in the lab folder: a stopped lab goes on, and a finished one answers
     other questions (--estimators, --group-size, --reduction) at once."""
     from opo_cli.console import note
-    from opo_cli.console import out as stdout
-    from opo_cli.errors import OpoError
-    from opo_cli.lab.settings import Request, check_config, check_request
+    from opo_cli.lab.settings import Request, check_config, check_request, left_out_terms
 
-    given = [name for name, value in (("run", run), ("model", model), ("along", along)) if value]
-    if len(given) > 1:
-        raise OpoError(f"--{given[0]} and --{given[1]}: one of them", "leave one out")
-    if preset and (run or along):
-        raise OpoError(f"--preset {preset} with a run, which has its own", "leave --preset out")
+    _check_policy({"run": run, "model": model, "along": along}, preset)
+    check_target(out, is_folder=True)
+    check_target(html, is_folder=False)
     sizes = parse_numbers(group_size, "--group-size")
     names = None if estimators is None else parse_names(estimators, "--estimators")
     asked = Request(
@@ -100,34 +98,55 @@ def command(
     prepare_process()
     set_threads(config)
     _check_analysis(names, reduction)
-    plans, training = _plans(config, asked, sources, out, first)
+    plans, training = _plans(config, asked, sources, Path(out) if out else None, first)
     if dry_run or any(not plan.folder.exists or plan.folder.missing() for plan in plans):
         _measure(config, asked, plans, training, only_plan=dry_run)
         if dry_run:
             return
+    analyses = _analyses(plans, group_sizes=sizes, estimators=names, reduction=reduction, seed=seed)
+    _tell(analyses, left_out_terms(config), format, html)
+    folder = plans[0].folder.path
+    note(f"measured: {folder if len(plans) == 1 else folder.parent}")
+
+
+def _check_policy(given: dict[str, str | None], preset: str | None) -> None:
+    """Raises OpoError where two are named."""
+    from opo_cli.errors import OpoError
+
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        first, second, *_ = named
+        raise OpoError(f"--{first} and --{second}: one of them", "leave one out")
+    if preset and "model" not in named and named:
+        raise OpoError(f"--preset {preset} with a run, which has its own", "leave --preset out")
+
+
+def _analyses(plans: list[LabPlan], **options) -> list[Analysis]:
+    """What the measured labs say, in their order; one at a time is in memory."""
+    from opo_cli.console import progress
     from opo_cli.lab.analysis import analyse
-    from opo_cli.lab.report import lab_report
     from opo_cli.lab.store import load_lab
+
+    found = []
+    with progress("analyse", len(plans)) as update:
+        for plan in plans:
+            found.append(analyse(load_lab(plan.folder.path), **options))
+            update(len(found))
+    return found
+
+
+def _tell(analyses: list[Analysis], remarks: list[str], format: Format, html: str | None) -> None:
+    from opo_cli.console import note, out
+    from opo_cli.lab.report import lab_report
     from opo_cli.report.tables import print_report
 
-    analyses = [
-        analyse(
-            load_lab(plan.folder.path),
-            group_sizes=sizes,
-            estimators=names,
-            reduction=reduction,
-            seed=seed,
-        )
-        for plan in plans
-    ]
-    print_report(stdout, lab_report(*analyses), format)
+    print_report(out, lab_report(*analyses, remarks=remarks), format)
     if html is not None:
         from opo_cli.files import write_text
         from opo_cli.lab.page import render_lab
 
-        write_text(html, render_lab(*analyses))
+        write_text(Path(html), render_lab(*analyses, remarks=remarks))
         note(f"report: {html}")
-    note(f"measured: {plans[0].folder.path if len(plans) == 1 else plans[0].folder.path.parent}")
 
 
 def _policies(
@@ -172,8 +191,11 @@ def _plans(
     from dataclasses import replace
 
     from opo_cli.lab.plan import plan_lab, training_file
+    from opo_cli.lab.settings import check_moments
     from opo_cli.train.warmstart import prepare
 
+    for source in sources:
+        check_moments(source, asked)
     training = training_file(config, asked)
     if not sources[0].path:
         sources = [replace(sources[0], path=prepare(config)[1])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -101,3 +102,23 @@ def parse_columns(text: str, option: str) -> dict[str, str]:
             f"for example: {option} question=problem,answer=solution",
         )
     return {key.strip(): column.strip() for key, _, column in pairs}
+
+
+def check_target(path: str | None, *, is_folder: bool) -> None:
+    """Before hours of work are spent on what cannot be written.
+
+    Raises:
+        OpoError: a folder stands where a file should be, or the reverse, or nothing may be written
+            there.
+    """
+    if path is None:
+        return
+    target = Path(path)
+    if not is_folder and path.endswith("/"):
+        raise OpoError(f"'{path}' is a folder", "name a file in it")
+    if target.exists() and target.is_dir() != is_folder:
+        is_one, hint = ("a folder", "name a file in it") if target.is_dir() else ("a file", "")
+        raise OpoError(f"'{path}' is {is_one}", hint or "name a folder")
+    nearest = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
+    if not os.access(nearest, os.W_OK) or (nearest != target and not nearest.is_dir()):
+        raise OpoError(f"'{path}' cannot be written", "name another place")

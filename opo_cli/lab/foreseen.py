@@ -2,12 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from opo_cli.config import Config
+from opo_cli.errors import OpoError
+from opo_cli.lab.pool import NUM_DRAWS
+from opo_cli.lab.projection import PLACES
+from opo_cli.lab.settings import Request
 from opo_cli.model.device import GIGABYTE
+from opo_cli.model.footprint import FP32
 from opo_cli.train.duration import in_words
 
+FP64 = 8
 PILOT = 8  # Responses from which the time is foretold.
+COPIES = 3
+"""Of the advantages of all tokens in all draws, while an arm is tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What gradients of single tokens take where every response is as long as it may be."""
+
+    num_tokens: int
+    """Of a prompt's responses."""
+    prompt_bytes: int
+    """To measure a prompt, projected."""
+    analysis_bytes: int
+    disk_bytes: int
+
+    @staticmethod
+    def of(config: Config, asked: Request) -> Tokens | None:
+        """None: they are not asked for."""
+        if not asked.token_gradients:
+            return None
+        longest = config.rollout.max_new_tokens
+        count = asked.responses * longest
+        products = 2 * count**2 * FP64
+        advantages = NUM_DRAWS * asked.prompts * (asked.responses // 2) * longest * FP64
+        return Tokens(
+            num_tokens=count,
+            prompt_bytes=count * PLACES * FP32 + products,
+            analysis_bytes=COPIES * advantages + products,
+            disk_bytes=asked.prompts * count**2 * FP32,
+        )
+
+    def check(self, asked: Request) -> None:
+        """Raises OpoError where they do not fit into the memory that was granted."""
+        needed = max(self.prompt_bytes, self.analysis_bytes) / GIGABYTE
+        if needed > asked.memory_gigabytes:
+            raise OpoError(
+                f"--token-gradients with --prompts {asked.prompts} --responses {asked.responses}, "
+                f"up to {self.num_tokens:,} tokens a prompt, takes {needed:.1f} GB; --memory "
+                f"grants {asked.memory_gigabytes:g}",
+                f"--memory {math.ceil(needed * 10) / 10:g}, fewer --responses or --prompts, or a "
+                "smaller --set rollout.max_new_tokens",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +71,13 @@ class Foreseen:
     activation_bytes: int
     vector_bytes: int
     seconds: float
+    tokens: Tokens | None = None
 
     @property
     def peak_bytes(self) -> int:
         gradients = self.activation_bytes + self.vector_bytes
-        return self.weight_bytes + max(self.sampling_bytes, gradients)
+        analysis = self.tokens.analysis_bytes if self.tokens else 0
+        return self.weight_bytes + max(self.sampling_bytes, gradients, analysis)
 
     @property
     def rows(self) -> list[tuple[str, str]]:
@@ -33,12 +85,17 @@ class Foreseen:
         kept = "whole" if self.is_whole else "projected, with exact norms"
         parts = (self.weight_bytes, self.sampling_bytes, self.activation_bytes, self.vector_bytes)
         weights, sampling, activations, vectors = (f"{part / GIGABYTE:.2f}" for part in parts)
-        return [
+        rows = [
             ("gradients", f"{self.num_coordinates:,} coordinates each, {kept}"),
+            ("memory", f"{self.peak_bytes / GIGABYTE:.2f} GB beside the program"),
             (
-                "memory",
-                f"{self.peak_bytes / GIGABYTE:.2f} GB beside the program: weights {weights}, and "
-                f"sampling {sampling}, or gradients {vectors} with activations {activations}",
+                "of it",
+                f"weights {weights}; sampling {sampling}, or gradients {vectors} + {activations}",
             ),
             ("time", f"{in_words(self.seconds)} at most, by {PILOT} responses"),
         ]
+        if self.tokens:
+            analysis, disk = self.tokens.analysis_bytes, self.tokens.disk_bytes
+            text = f"{analysis / GIGABYTE:.2f} GB to analyse, {disk / GIGABYTE:.2f} GB on disk"
+            rows.append(("single tokens", f"{text}, at most"))
+        return rows

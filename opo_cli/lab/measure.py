@@ -19,7 +19,7 @@ from opo_cli.data.sources import LAB_STREAM
 from opo_cli.errors import NotFiniteError, OpoError
 from opo_cli.files import check_seal
 from opo_cli.grading.pool import Grader
-from opo_cli.lab.foreseen import PILOT, Foreseen
+from opo_cli.lab.foreseen import PILOT, Foreseen, Tokens
 from opo_cli.lab.gradients import (
     TOGETHER,
     Layout,
@@ -48,9 +48,10 @@ from opo_cli.train.batch import collate
 from opo_cli.train.budget import ENGINE_PARTS, changed, load_of, totals
 from opo_cli.train.rollouts import shaped
 from opo_cli.train.snapshots import MOMENTS, second_moments
-from opo_cli.types import GRADER_FAILURES, GradedGroup, Sampling
+from opo_cli.types import GRADER_FAILURES, GradedGroup, Group, Sampling
 
 EPSILON = 1e-8  # AdamW's.
+WARM_SECONDS = 10
 FUNC_COPIES, ATTENTION_COPIES = 2.8, 3
 """Of activations, and of attention's matrices, that `torch.func` keeps; measured."""
 
@@ -113,12 +114,16 @@ class Lab:
     # --- memory ---
 
     @property
-    def _is_whole(self) -> bool:
+    def whole_gigabytes(self) -> float:
+        """The least --memory that keeps gradients whole."""
         count = self.asked.responses
         if self.asked.token_gradients:
             count *= self.config.rollout.max_new_tokens
-        size = vector_bytes(self._num_coordinates, count, is_whole=True)
-        return size <= self.asked.memory_gigabytes * GIGABYTE
+        return vector_bytes(self._num_coordinates, count, is_whole=True) / GIGABYTE
+
+    @property
+    def is_whole(self) -> bool:
+        return self.asked.memory_gigabytes >= self.whole_gigabytes
 
     def _make_layout(self) -> Layout:
         asked = self.asked
@@ -126,7 +131,7 @@ class Lab:
             scales = None
             if self._moments is not None:
                 scales = adam_scales(self._moments, parameters, EPSILON)
-            return Layout.of(parameters, seed=asked.seed, is_whole=self._is_whole, scales=scales)
+            return Layout.of(parameters, seed=asked.seed, is_whole=self.is_whole, scales=scales)
 
     @property
     def _weight_bytes(self) -> int:
@@ -147,10 +152,9 @@ class Lab:
 
     def _vector_bytes(self) -> int:
         count, most = self.asked.responses, self.config.rollout.max_new_tokens
-        found = vector_bytes(self._num_coordinates, count, is_whole=self._is_whole)
+        found = vector_bytes(self._num_coordinates, count, is_whole=self.is_whole)
         if self.asked.token_gradients:
-            tokens = vector_bytes(self._num_coordinates, count * most, is_whole=self._is_whole)
-            found += tokens
+            found += vector_bytes(self._num_coordinates, count * most, is_whole=self.is_whole)
         together = TOGETHER if takes_together(self.model) else 1
         return found + together * self._num_coordinates * FP32
 
@@ -177,28 +181,36 @@ class Lab:
 
     def foresee(self, num_prompts: int) -> Foreseen:
         """By measuring some responses to the first prompt, which are thrown away."""
-        sampling = self._sampling(min(PILOT, self.asked.responses))
-        started = time.monotonic()
-        groups = self.engine.generate(self.prompts[:1], sampling, stream=(LAB_STREAM,))
-        rollouts = groups[0].rollouts
-        sampled = (time.monotonic() - started) / len(rollouts)
+        count = min(PILOT, self.asked.responses)
+        sampling = self._sampling(count)
+        groups, sampled = _timed(
+            lambda: self.engine.generate(self.prompts[:1], sampling, stream=(LAB_STREAM,))
+        )
         with Grader(self.config.grading) as grader:
             graded = grader.grade(groups)
         self.engine.sleep()
-        started = time.monotonic()
         with self._parameters() as parameters:
-            self._measured(graded[0], None, parameters)
-        measured = (time.monotonic() - started) / len(rollouts)
+            _, measured = _timed(lambda: self._measured(graded[0], None, parameters))
         self.engine.load_weights(self.model, 0)
+        share, products = self.asked.responses / count, self._product_seconds(groups[0])
+        seconds = (sampled + measured - products) * share + products * share**2
         return Foreseen(
             num_coordinates=self._num_coordinates,
-            is_whole=self._is_whole,
+            is_whole=self.is_whole,
             weight_bytes=self._weight_bytes,
             sampling_bytes=self._sampling_bytes(),
             activation_bytes=self._activation_bytes(),
             vector_bytes=self._vector_bytes(),
-            seconds=(sampled + measured) * self.asked.responses * num_prompts,
+            seconds=seconds * num_prompts,
+            tokens=Tokens.of(self.config, self.asked),
         )
+
+    def _product_seconds(self, group: Group) -> float:
+        """Of the products of single tokens, which grow with the square of their number."""
+        if not self.asked.token_gradients:
+            return 0.0
+        count = sum(len(rollout.token_ids) for rollout in group.rollouts)
+        return _timed(Vectors(self._layout, count).gram)[1]
 
     # --- measuring ---
 
@@ -303,6 +315,18 @@ class Lab:
         return {"token_gram": vectors.gram(), "token_norms": np.array(norms)}
 
 
+def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """(what it returns, seconds); a short one runs twice, as the first time it warms up."""
+    started = time.monotonic()
+    found = run()
+    seconds = time.monotonic() - started
+    if seconds < WARM_SECONDS:
+        started = time.monotonic()
+        found = run()
+        seconds = min(seconds, time.monotonic() - started)
+    return found, seconds
+
+
 def _load(file: Path) -> dict[str, Any]:
     """Raises OpoError where it is damaged."""
     try:
@@ -332,8 +356,11 @@ def measure(
         only_plan: stops behind that.
 
     Raises:
-        OpoError: see `Lab`.
+        OpoError: gradients of single tokens that do not fit; see `Lab`, too.
     """
+    tokens = Tokens.of(config, asked)
+    if tokens:
+        tokens.check(asked)
     left = [len(plan.folder.missing()) if plan.folder.exists else asked.prompts for plan in plans]
     open_plans = [plan for plan, count in zip(plans, left, strict=True) if count] or list(plans)
     lab = Lab(config, asked, open_plans[0].source, training)
@@ -345,7 +372,12 @@ def measure(
             if number:
                 lab.load(plan.source)
             if not plan.folder.exists:
-                plan.folder.start(plan.settings, source_digest(*CODE))
+                plan.folder.start(
+                    plan.settings,
+                    source_digest(*CODE),
+                    whole_gigabytes=lab.whole_gigabytes,
+                    is_whole=lab.is_whole,
+                )
             lab.measure(plan.folder, plan.source.label)
     if lab.failures:
         warn(f"the grader failed on {lab.failures} responses, which earned no reward")

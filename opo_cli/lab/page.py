@@ -14,19 +14,21 @@ from opo_cli.lab.conclusion import conclusion
 from opo_cli.lab.report import lab_report, label_of, starred, warnings_of
 from opo_cli.lab.verdict import MATERIAL, Result, SizeResult
 from opo_cli.report.frame import fill
-from opo_cli.report.pageparts import ICONS, one_line, safe_json
+from opo_cli.report.pageparts import one_line, safe_json
 from opo_cli.report.styles import style_of
 from opo_cli.report.tables import Table
 
 KINDS = {"lower": "win", "materially lower": "win", "higher": "worse", "same": "tie"}
 """Verdict -> the class of its colours; any other is told as "cannot tell" is."""
+ICONS = {"win": "▼", "worse": "▲", "tie": "=", "unknown": "?"}
+"""They point where the noise goes."""
 WIDEST = 4.0
-"""Ratios up to it, and down to its inverse, have a place in the forest plot; others are cut."""
+"""Ratios up to it, and down to its inverse, have a place in the charts; others are cut."""
 TICKS = (0.25, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 MOST_CURVES = 7
 """Arms of the chart over training: as many as colours tell apart. The table has them all."""
 FIRST_CURVES = ("opo", "opo-loo", "oracle", "none")
-LEAST_APART = 9.0
+LEAST_APART = 12.0
 """Per cent of the width between two labels of the axis."""
 DIGITS = 4
 
@@ -39,6 +41,7 @@ class Mark:
     kind: str
     text: str
     at: float | None
+    """None: it is off the scale, as an arrow tells, or cannot be told."""
     low: float | None
     high: float | None
     is_cut_low: bool
@@ -68,9 +71,9 @@ class LabPage:
     """Of the chart over training; empty with one policy."""
 
 
-def render_lab(*analyses: Analysis) -> str:
+def render_lab(*analyses: Analysis, remarks: Sequence[str] = ()) -> str:
     """The whole file, to be written as UTF-8; of several checkpoints in their order, the last is
-    the one that is told at length.
+    the one that is told at length. `remarks` come after its warnings.
 
     Raises:
         OpoError: plotly's JavaScript is not where the package has it.
@@ -80,7 +83,7 @@ def render_lab(*analyses: Analysis) -> str:
         title="Which estimator's gradient is least noisy",
         lead=_lead(analyses),
         sentences=conclusion(last),
-        warnings=warnings_of(last),
+        warnings=[*warnings_of(last), *remarks],
         forests=[forest(size) for size in last.sizes],
         tables=lab_report(*analyses).tables,
         arms=_curve_names(last) if len(analyses) > 1 else [],
@@ -125,7 +128,8 @@ def forest(size: SizeResult) -> Forest:
         if found is None:
             return Mark(starred(result), kind, "cannot be told", *[None] * 3, False, False)
         text = f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}], {result.text}"
-        places = (place(found.value), place(found.low), place(found.high))
+        at = place(found.value) if 1 / widest <= found.value <= widest else None
+        places = (at, place(found.low), place(found.high))
         is_cut = (found.low < 1 / widest - 1e-9, found.high > widest + 1e-9)
         return Mark(starred(result), kind, text, *places, *is_cut)
 
@@ -145,10 +149,18 @@ def _data(analyses: Sequence[Analysis], page: LabPage) -> str:
         {
             "styles": [asdict(style_of(place)) for place in range(max(len(page.arms), 2))],
             "points": [[length, _rounded(norm), int(ok)] for length, norm, ok in last.points],
+            "widest": WIDEST,
+            "steps": _steps(analyses),
             "policies": [one_line(label_of(analysis)) for analysis in analyses],
             "arms": [_curve(name, analyses) for name in page.arms],
         }
     )
+
+
+def _steps(analyses: Sequence[Analysis]) -> list[int] | None:
+    """None: the policies are no run's."""
+    steps = [analysis.settings.get("step") for analysis in analyses]
+    return None if None in steps else steps
 
 
 def _curve(name: str, analyses: Sequence[Analysis]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from opo_cli.data.benchmarks import benchmark_title, check_names, load_benchmark
 from opo_cli.data.prompts import check_template
 from opo_cli.data.training import data_folder, prepare_data
 from opo_cli.errors import OpoError
-from opo_cli.lab.settings import CODE, PolicySource, Request, check_moments, settings_of
+from opo_cli.files import SCRATCH
+from opo_cli.lab.settings import CODE, PolicySource, Request, check_count, settings_of
 from opo_cli.lab.store import LabFolder
 from opo_cli.model.folder import policy_id
 from opo_cli.records import digest, source_digest
@@ -34,14 +35,17 @@ def training_file(config: Config, asked: Request) -> Path | None:
     """Of the training problems, made where it is missing; None where others are measured.
 
     Raises:
-        OpoError: the problems cannot be had.
+        OpoError: the problems cannot be had, or are fewer than asked for.
     """
     check_template(config.data.template)
     if asked.problems:
         check_names([asked.problems])
-        load_benchmark(asked.problems, config.eval.columns)
+        check_count(asked, len(load_benchmark(asked.problems, config.eval.columns).problems))
         return None
-    return prepare_data(config) / "train.jsonl"
+    training = prepare_data(config) / "train.jsonl"
+    with training.open("rb") as lines:
+        check_count(asked, sum(1 for _ in lines))
+    return training
 
 
 def plan_lab(
@@ -59,10 +63,9 @@ def plan_lab(
     folder = out or _default_folder(first, settings)
     plans = []
     for source, of_policy in zip(sources, settings, strict=True):
-        check_moments(source, asked)
         path = folder if len(sources) == 1 else folder / f"step-{source.step:06d}"
         plan = LabPlan(source=source, settings=of_policy, folder=LabFolder(path))
-        check_folder(plan)
+        check_folder(plan, asked)
         plans.append(plan)
     return plans
 
@@ -84,7 +87,7 @@ def _policy_id(source: PolicySource) -> str:
     return digest(policy_id(source.path), state.st_size, state.st_mtime_ns)
 
 
-def check_folder(plan: LabPlan) -> None:
+def check_folder(plan: LabPlan, asked: Request) -> None:
     """Whether the lab may be made, or gone on with, where it is to be. Code counts only as long as
     something is missing: what is measured stays measured.
 
@@ -93,7 +96,7 @@ def check_folder(plan: LabPlan) -> None:
     """
     folder = plan.folder
     if not folder.exists:
-        if folder.path.exists() and not (folder.path.is_dir() and not any(folder.path.iterdir())):
+        if folder.path.exists() and not _is_unused(folder.path):
             raise OpoError(
                 f"'{folder.path}' exists and is no lab folder", "choose another with --out"
             )
@@ -106,11 +109,27 @@ def check_folder(plan: LabPlan) -> None:
                 f"'{folder.path}' holds another lab: {name} is {there!r} there, {here!r} here",
                 "choose another folder with --out",
             )
-    if folder.missing() and folder.code != source_digest(*CODE):
+    if folder.is_whole != (asked.memory_gigabytes >= folder.whole_gigabytes):
+        there, side = ("whole", "above") if folder.is_whole else ("projected", "below")
+        raise OpoError(
+            f"'{folder.path}' holds another lab: gradients are {there} there, but not with "
+            f"--memory {asked.memory_gigabytes:g}",
+            f"choose another folder with --out, or --memory {side} {folder.whole_gigabytes:.3g}",
+        )
+    if not folder.missing():
+        return
+    if folder.code != source_digest(*CODE):
         raise OpoError(
             f"'{folder.path}' was begun by another version of this program",
             "start anew with --out, or remove it",
         )
+    with folder.locked():  # Nobody else is at it: told now, not when a model has been loaded.
+        pass
+
+
+def _is_unused(path: Path) -> bool:
+    """A folder with nothing, or with what a process that was killed at the start has left."""
+    return path.is_dir() and all(each.name.startswith(SCRATCH) for each in path.iterdir())
 
 
 def _default_folder(first: str, settings: Sequence[Mapping[str, Any]]) -> Path:

@@ -11,8 +11,7 @@ from opo_cli.config import Config
 from opo_cli.data.benchmarks import benchmark_row, load_benchmark
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import LAB_STREAM
-from opo_cli.errors import OpoError
-from opo_cli.lab.settings import Request
+from opo_cli.lab.settings import Request, check_count
 from opo_cli.train.loop import training_prompts
 from opo_cli.types import Prompt
 
@@ -23,11 +22,7 @@ def draw_prompts(prompts: Sequence[Prompt], asked: Request) -> list[Prompt]:
     Raises:
         OpoError: there are fewer.
     """
-    if asked.prompts > len(prompts):
-        raise OpoError(
-            f"--prompts {asked.prompts}: there are {len(prompts)} problems",
-            f"--prompts {len(prompts)} or fewer, or another --problems",
-        )
+    check_count(asked, len(prompts))
     order = np.random.default_rng([LAB_STREAM, asked.seed]).permutation(len(prompts))
     return [prompts[place] for place in order[: asked.prompts]]
 

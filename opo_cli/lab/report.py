@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,9 +29,9 @@ MECHANISM = {
 """Field of `Mechanism` -> what it is called; all within prompts."""
 
 
-def lab_report(*analyses: Analysis) -> Report:
+def lab_report(*analyses: Analysis, remarks: Sequence[str] = ()) -> Report:
     """Of one policy, or of several checkpoints of a run in their order: then ratios over training
-    come first, and the tables below are the last one's."""
+    come first, and the tables below are the last one's. `remarks` come after its warnings."""
     last = analyses[-1]
     along = along_tables(analyses) if len(analyses) > 1 else []
     tables = [noise_table(last, size) for size in last.sizes]
@@ -39,7 +40,7 @@ def lab_report(*analyses: Analysis) -> Report:
         tables=[*along, *tables, mechanism_table(last)],
         records=[record for analysis in analyses for record in records_of(analysis)],
         opening=[heading(last), *conclusion(last)],
-        closing=warnings_of(last),
+        closing=[*warnings_of(last), *remarks],
     )
 
 
@@ -68,6 +69,11 @@ def warnings_of(analysis: Analysis) -> list[str]:
         found.append(
             f"under {analysis.reduction} no baseline is free: each changes what is expected, and "
             f"all are told against what {REFERENCE} expects"
+        )
+    if not analysis.settings.get("is_whole", True):
+        found.append(
+            "gradients are projections with exact norms: products of two are off by about 1.6 % of "
+            "their norms; --memory of more keeps them whole"
         )
     if analysis.num_prompts < 64:
         found.append(
@@ -142,8 +148,9 @@ def mechanism_table(analysis: Analysis) -> Table:
 def along_tables(analyses: Sequence[Analysis]) -> list[Table]:
     """Ratios and their reasons over training, `MOST_STEPS` checkpoints to a table."""
     tables = []
-    for start in range(0, len(analyses), MOST_STEPS):
-        tables.append(_ratios_along(analyses[start : start + MOST_STEPS], start > 0))
+    most = math.ceil(len(analyses) / math.ceil(len(analyses) / MOST_STEPS))  # Of even widths.
+    for start in range(0, len(analyses), most):
+        tables.append(_ratios_along(analyses[start : start + most], start > 0))
     rows = [_why_along(analysis) for analysis in analyses]
     head = ["policy", "accuracy", "spread", "exponent", "wrong/right", "length w/r", "share"]
     note = "wrong/right: of ||g||^2; length w/r: of length; share: what a baseline can touch"
@@ -152,12 +159,17 @@ def along_tables(analyses: Sequence[Analysis]) -> list[Table]:
 
 def _ratios_along(analyses: Sequence[Analysis], is_continued: bool) -> Table:
     firsts = [analysis.sizes[0] for analysis in analyses]
-    names = dict.fromkeys(result.name for size in firsts for result in size.results)
-    rows = [[name, *(_cell(size.of(name)) for size in firsts)] for name in names]
+    names = {result.name: starred(result) for size in firsts for result in size.results}
+    rows = [[shown, *(_cell(size.of(name)) for size in firsts)] for name, shown in names.items()]
     more = ", continued" if is_continued else ""
     title = f"Noise over training, groups of {firsts[0].size}{more}"
     head = ["estimator", *(label_of(analysis) for analysis in analyses)]
-    return Table(title, head, rows, "v: lower, ^: higher than rloo's, by Holm; =: same")
+    return Table(
+        title,
+        head,
+        rows,
+        "v: lower, ^: higher than rloo's, by Holm; =: same; *: needs what training does not have",
+    )
 
 
 def _cell(result: Result | None) -> str:

@@ -35,7 +35,8 @@ class Request:
     token_gradients: bool = False
     seed: int = 0
     memory_gigabytes: float = 4.0
-    """For the gradients of one prompt. Where they do not fit, projections are kept."""
+    """For the gradients of one prompt. Where they do not fit, projections are kept. Which of the
+    two tells labs apart, not the number: see `LabFolder.whole_gigabytes`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,15 @@ def check_request(asked: Request, group_sizes: Sequence[int]) -> None:
         )
 
 
+def check_count(asked: Request, num_problems: int) -> None:
+    """Raises OpoError where more are asked for than there are."""
+    if asked.prompts > num_problems:
+        raise OpoError(
+            f"--prompts {asked.prompts}: there are {num_problems} problems",
+            f"--prompts {num_problems} or fewer, or another --problems",
+        )
+
+
 def check_config(config: Config) -> None:
     """
     Raises:
@@ -95,6 +105,19 @@ def check_config(config: Config) -> None:
                 f"rollout.{name} = {value:g}: the lab measures the policy that is sampled from",
                 f"--set rollout.{name}=1",
             )
+
+
+def left_out_terms(config: Config) -> list[str]:
+    """The terms of the objective that no gradient of the lab holds, in words; none: no line."""
+    algorithm = config.algorithm
+    terms = {
+        f"KL in the {algorithm.kl_in} (algorithm.kl_coefficient": algorithm.kl_coefficient,
+        "entropy (algorithm.entropy_coefficient": algorithm.entropy_coefficient,
+    }
+    found = " and ".join(f"{text} = {value:g})" for text, value in terms.items() if value)
+    if not found:
+        return []
+    return [f"not measured: the objective's {found}; the gradient here is that of the reward alone"]
 
 
 def run_config(folder: RunFolder, overrides: Iterable[str]) -> Config:
@@ -169,7 +192,7 @@ def check_moments(source: PolicySource, asked: Request) -> None:
     """Raises OpoError where a preconditioner is asked for and the policy has no optimizer."""
     has_one = source.checkpoint is not None or has_moments(source.path)
     if asked.precondition == "adam" and not has_one:
-        _refuse_adam(f"'{source.path}' has no optimizer's second moments")
+        _refuse_adam(f"'{source.path or source.label}' has no optimizer's second moments")
 
 
 def _refuse_adam(why: str) -> None:
@@ -198,7 +221,7 @@ def settings_of(
         "policy": source.label,
         "step": source.step,
         "policy_id": policy_id,
-        **asdict(asked),
+        **{name: value for name, value in asdict(asked).items() if name != "memory_gigabytes"},
         "problem_set": dict(problems),
         "template": config.data.template,
         "answer_format": config.data.answer_format,

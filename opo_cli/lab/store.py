@@ -6,10 +6,8 @@ Shape legend: N responses of a prompt, k sketch.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from opo_cli.errors import OpoError
-from opo_cli.files import disk_errors, read_json, write_json
+from opo_cli.files import read_json, sweep, write_file, write_json
 from opo_cli.locks import locked_by_us
 from opo_cli.records import environment
 
@@ -45,14 +43,19 @@ class PromptData:
     sketch: np.ndarray
     """(N, k) float32: seeded random projection of g_i, E[<s_i, s_j>] = g_i . g_j across prompts."""
     token_gram: np.ndarray | None = None
-    """(sum of lengths, same) float64: products of single-token scores, where affordable."""
+    """(sum of lengths, same) float32, left on the disk: products of single-token scores, where they
+    were asked for."""
     token_norms: np.ndarray | None = None
     """(sum of lengths,) per-token logit norms, in the order of token_gram."""
+
+
+FACTS = {"settings", "code", "whole_gigabytes", "is_whole"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabData:
     settings: Mapping[str, Any]
+    """As measured; `is_whole`: not projected."""
     prompts: Sequence[PromptData]
 
 
@@ -76,25 +79,50 @@ class LabFolder:
         return self._contents["code"]
 
     @property
+    def whole_gigabytes(self) -> float:
+        """The least --memory that keeps gradients whole."""
+        return self._contents["whole_gigabytes"]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether they were kept whole, not projected."""
+        return self._contents["is_whole"]
+
+    @property
     def _contents(self) -> dict[str, Any]:
         found = read_json(self.path / "lab.json")
-        if not isinstance(found, dict) or not {"settings", "code"} <= found.keys():
+        if not isinstance(found, dict) or not found.keys() >= FACTS:
             raise OpoError(
                 f"'{self.path / 'lab.json'}' is none of this program's",
                 "choose another folder with --out",
             )
         return found
 
-    def start(self, settings: Mapping[str, Any], code: str) -> None:
-        content = {"settings": settings, "code": code, "environment": environment()}
+    def start(
+        self, settings: Mapping[str, Any], code: str, *, whole_gigabytes: float, is_whole: bool
+    ) -> None:
+        content = {
+            "settings": settings,
+            "code": code,
+            "whole_gigabytes": whole_gigabytes,
+            "is_whole": is_whole,
+            "environment": environment(),
+        }
         write_json(self.path / "lab.json", content)
 
-    def locked(self) -> AbstractContextManager[None]:
-        """See `locked_by_us`."""
-        return locked_by_us(self.path / "lab.json")
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """See `locked_by_us`. Whoever works here next tidies up behind who was killed."""
+        with locked_by_us(self.path / "lab.json"):
+            sweep(self.file(0).parent)
+            yield
 
     def file(self, row: int) -> Path:
         return self.path / "prompts" / f"{row:06d}.npz"
+
+    def tokens(self, row: int) -> Path:
+        """Where products of single tokens were measured, they are here."""
+        return self.path / "prompts" / f"{row:06d}-tokens.npy"
 
     def missing(self) -> list[int]:
         """Rows that are not measured yet."""
@@ -102,18 +130,12 @@ class LabFolder:
 
     def add(self, row: int, prompt: PromptData) -> None:
         target = self.file(row)
-        target.parent.mkdir(exist_ok=True)
         values = {field.name: getattr(prompt, field.name) for field in fields(PromptData)}
         arrays = {name: np.asarray(value) for name, value in values.items() if value is not None}
-        if prompt.token_gram is not None:  # By far the largest; its sums were float32's.
-            arrays["token_gram"] = prompt.token_gram.astype(np.float32)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
-            written = Path(scratch) / target.name
-            with disk_errors(target), written.open("wb") as file:
-                np.savez(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            written.replace(target)
+        grams = arrays.pop("token_gram", None)
+        if grams is not None:  # First: the other file makes the row.
+            write_file(self.tokens(row), lambda file: np.save(file, grams.astype(np.float32)))
+        write_file(target, lambda file: np.savez(file, **arrays))
 
     def read(self, row: int) -> PromptData:
         """Raises OpoError where the file is damaged."""
@@ -124,8 +146,8 @@ class LabFolder:
             values["problem_id"] = str(values["problem_id"])
             greedy = values.get("greedy_reward")
             values["greedy_reward"] = None if greedy is None else float(greedy)
-            if "token_gram" in values:
-                values["token_gram"] = values["token_gram"].astype(np.float64)
+            if "token_norms" in values:  # By far the largest: of all prompts they need not fit.
+                values["token_gram"] = np.load(self.tokens(row), mmap_mode="r")
             return PromptData(**values)
         except Exception as error:  # A damaged file surfaces as almost any type.
             raise OpoError(
@@ -149,4 +171,4 @@ def load_lab(folder: Path) -> LabData:
             "give the command that began it again: it goes on",
         )
     prompts = [lab.read(row) for row in range(lab.settings["prompts"])]
-    return LabData(settings=lab.settings, prompts=prompts)
+    return LabData(settings=lab.settings | {"is_whole": lab.is_whole}, prompts=prompts)

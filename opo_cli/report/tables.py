@@ -48,25 +48,29 @@ def print_report(console: Console, report: Report, format: str) -> None:
     elif format == "csv":
         print(visible(_csv(report.records), console.encoding), end="", file=console.file)
     else:
-        _print_lines(console, report.opening, format)
+        _print_lines(console, report.opening, format, is_prose=True)
         print_tables(console, report.tables, format)
         if format == "markdown" and report.drawing:
             _print_lines(console, ["```", *report.drawing, "```"], "rich")
         else:
             _print_lines(console, report.drawing, "latex" if format == "latex" else "rich")
-        _print_lines(console, report.closing, format)
+        _print_lines(console, report.closing, format, is_prose=True)
 
 
 LINE_MARKS = {"markdown": "- ", "latex": "% "}
 """What makes a line one of a list, or a comment."""
 
 
-def _print_lines(console: Console, lines: Sequence[str], format: str) -> None:
-    """A block of lines, and an empty one behind it."""
+def _print_lines(
+    console: Console, lines: Sequence[str], format: str, *, is_prose: bool = False
+) -> None:
+    """A block of lines, and an empty one behind it. Prose is wrapped where someone reads it."""
     mark = LINE_MARKS.get(format, "")
+    is_wrapped = is_prose and format == "rich" and console.is_terminal
     for line in lines:
         for part in line.splitlines() or [""]:
-            console.print(inert(mark + part if part else part, console), soft_wrap=True)
+            text = inert(mark + part if part else part, console)
+            console.print(text, soft_wrap=not is_wrapped)
     if lines:
         console.print()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from opo_cli.cli import main
+from opo_cli.lab.store import LabFolder
 
 SMALL = ("lab", "--preset", "smoke", "--prompts", "6", "--responses", "8", "--group-size", "2,4")
 
@@ -20,7 +22,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "prompts").glob("*.npz"))}
 
 
-def test_a_lab_is_measured_once_and_read_again(base, in_tmp: Path, run_opo):
+def test_a_lab_is_measured_once_and_read_again(base, in_tmp: Path, run_opo, capsys):
     done = run_opo(*SMALL, "--out", "lab", "--format", "json", "--html", "lab.html")
     assert done.returncode == 0, done.stderr
     assert "6 prompts x 8" not in done.stdout  # JSON has records alone.
@@ -32,15 +34,21 @@ def test_a_lab_is_measured_once_and_read_again(base, in_tmp: Path, run_opo):
     before = files_of(in_tmp / "lab")
     assert len(before) == 6
 
-    again = run_opo(*SMALL, "--out", "lab", "--estimators", "opo", "--reduction", "seq-mean")
-    assert again.returncode == 0, again.stderr
-    assert "memory: " not in again.stderr
-    assert "seq-mean" in again.stdout
+    kl = ("--set", "algorithm.kl_in=loss", "--set", "algorithm.kl_coefficient=0.01")
+    asked = ("--estimators", "opo", "--reduction", "seq-mean", "--memory", "2", "--html", "b.html")
+    assert main([*SMALL, "--out", "lab", *asked, *kl]) == 0
+    again = capsys.readouterr()
+    assert "memory: " not in again.err
+    assert "seq-mean" in again.out
+    left_out = "KL in the loss (algorithm.kl_coefficient = 0.01); the gradient here is that of the"
+    assert left_out in again.out
+    assert left_out in (in_tmp / "b.html").read_text()
     assert files_of(in_tmp / "lab") == before
 
-    other = run_opo(*SMALL, "--out", "lab", "--seed", "1")
-    assert other.returncode == 2
-    assert "holds another lab: seed is 0 there, 1 here" in other.stderr
+    assert main([*SMALL, "--out", "lab", "--seed", "1"]) == 2
+    assert "holds another lab: seed is 0 there, 1 here" in capsys.readouterr().err
+    assert main([*SMALL, "--out", "lab", "--memory", "0.001"]) == 2
+    assert "gradients are whole there, but not with --memory 0.001" in capsys.readouterr().err
 
 
 def stopped(kind: signal.Signals, folder: Path, arguments: list[str]) -> subprocess.Popen:
@@ -63,9 +71,9 @@ def stopped(kind: signal.Signals, folder: Path, arguments: list[str]) -> subproc
     return child
 
 
-def test_a_lab_stopped_and_killed_goes_on_to_the_same_files(base, in_tmp: Path, run_opo):
-    arguments = [*SMALL, "--set", "rollout.max_rows=8"]
-    assert run_opo(*arguments, "--out", "whole").returncode == 0
+def test_a_lab_stopped_and_killed_goes_on_to_the_same_files(base, in_tmp: Path, capsys):
+    arguments = [*SMALL, "--set", "rollout.max_rows=8", "--estimators", "opo"]
+    assert main([*arguments, "--out", "whole"]) == 0
     asked = stopped(signal.SIGINT, in_tmp / "cut", arguments)
     assert asked.returncode == 130
     assert "the same command goes on" in asked.err
@@ -74,39 +82,45 @@ def test_a_lab_stopped_and_killed_goes_on_to_the_same_files(base, in_tmp: Path, 
     assert 0 < kept < 6
     stopped(signal.SIGKILL, in_tmp / "cut", arguments)
     assert kept < len(list((in_tmp / "cut" / "prompts").glob("*.npz")))
-    done = run_opo(*arguments, "--out", "cut")
-    assert done.returncode == 0, done.stderr
+    with LabFolder(in_tmp / "cut").locked():
+        capsys.readouterr()
+        assert main([*arguments, "--out", "cut"]) == 2
+        told = capsys.readouterr().err
+        assert "is at work on" in told
+        assert "memory: " not in told  # Before any model is loaded.
+    assert main([*arguments, "--out", "cut"]) == 0
     assert files_of(in_tmp / "cut") == files_of(in_tmp / "whole")
 
 
-def test_along_a_run_and_with_its_optimizer(base, in_tmp: Path, run_opo):
+def test_along_a_run_and_with_its_optimizer(base, in_tmp: Path, run_opo, capsys):
     quick = ("--set", "eval.benchmarks=[]", "--set", "eval.validation=[]", "--steps", "4")
     keep = ("checkpoint.snapshot_every=2", "checkpoint.snapshot_moments=true")
     kept = [word for each in keep for word in ("--set", each)]
     trained = run_opo("train", "--preset", "smoke", *quick, *kept, "--out", "run")
     assert trained.returncode == 0, trained.stderr
-    sizes = ("--prompts", "4", "--responses", "8", "--group-size", "4")
-    along = run_opo("lab", "--along", "run", *sizes, "--out", "along", "--format", "json")
-    assert along.returncode == 0, along.stderr
-    assert {record["step"] for record in json.loads(along.stdout)} == {0, 2, 4}
+    sizes = ("--prompts", "4", "--responses", "8", "--group-size", "4", "--estimators", "opo")
+    assert main(["lab", "--along", "run", *sizes, "--out", "along", "--format", "json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert {record["step"] for record in records} == {0, 2, 4}
     settings = [
         json.loads((in_tmp / "along" / f"step-{step:06d}" / "lab.json").read_text())["settings"]
         for step in (0, 2, 4)
     ]
     assert len({each["policy_id"] for each in settings}) == 3
     # The final policy, measured by itself, is the last snapshot: the same prompts and streams.
-    alone = run_opo("lab", "--run", "run", *sizes, "--out", "alone")
-    assert alone.returncode == 0, alone.stderr
+    assert main(["lab", "--run", "run", *sizes, "--out", "alone"]) == 0
     assert files_of(in_tmp / "alone") == files_of(in_tmp / "along" / "step-000004")
-    adam = run_opo("lab", "--along", "run", "--precondition", "adam", *sizes, "--out", "adam")
-    assert adam.returncode == 0, adam.stderr
+    assert main(["lab", "--along", "run", "--precondition", "adam", *sizes, "--out", "adam"]) == 0
     assert files_of(in_tmp / "adam" / "step-000004") != files_of(in_tmp / "alone")
-    gone = run_opo("lab", "--run", "run", "--precondition", "adam", *sizes)
-    assert gone.returncode == 2
-    assert "is finished, and its optimizer is gone" in gone.stderr
+    capsys.readouterr()
+    assert main(["lab", "--run", "run", "--precondition", "adam", *sizes]) == 2
+    assert "is finished, and its optimizer is gone" in capsys.readouterr().err
+    shutil.rmtree(in_tmp / "run" / "snapshots")
+    assert main(["lab", "--along", "run", *sizes]) == 2
+    assert "run 'run' has no snapshots" in capsys.readouterr().err
 
 
-def test_a_stopped_run_is_measured_at_its_checkpoint(base, in_tmp: Path, run_opo):
+def test_a_stopped_run_is_measured_at_its_checkpoint(base, in_tmp: Path):
     quick = ("--set", "eval.benchmarks=[]", "--set", "eval.validation=[]", "--steps", "40")
     child = subprocess.Popen(
         [sys.executable, "-m", "opo_cli", "train", "--preset", "smoke", *quick, "--out", "cut"],
@@ -123,9 +137,8 @@ def test_a_stopped_run_is_measured_at_its_checkpoint(base, in_tmp: Path, run_opo
     child.communicate(timeout=60)
     assert child.returncode == 130
     step = int(max((in_tmp / "cut" / "checkpoints").glob("step-*")).name.partition("-")[2])
-    sizes = ("--prompts", "6", "--responses", "8", "--group-size", "4")
-    done = run_opo("lab", "--run", "cut", *sizes, "--precondition", "adam", "--out", "lab")
-    assert done.returncode == 0, done.stderr
+    sizes = ("--prompts", "6", "--responses", "8", "--group-size", "4", "--estimators", "opo")
+    assert main(["lab", "--run", "cut", *sizes, "--precondition", "adam", "--out", "lab"]) == 0
     settings = json.loads((in_tmp / "lab" / "lab.json").read_text())["settings"]
     assert settings["step"] == step
 
@@ -133,6 +146,11 @@ def test_a_stopped_run_is_measured_at_its_checkpoint(base, in_tmp: Path, run_opo
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
+        (["--html", "."], "'.' is a folder", "name a file"),
+        (["--html", "a.txt/lab.html"], "'a.txt/lab.html' cannot be written", "another place"),
+        (["--out", "a.txt"], "'a.txt' is a file", "name a folder"),
+        (["--prompts", "999999"], "--prompts 999999: there are", "or fewer"),
+        (["--token-gradients", "--memory", "0.1"], "--memory grants 0.1", "--memory "),
         (["--run", "nowhere"], "no run at 'nowhere'", "opo train"),
         (["--model", "nowhere"], "model folder 'nowhere' does not exist", "config.json"),
         (["--run", "a", "--model", "b"], "--run and --model: one of them", "leave one out"),
@@ -158,6 +176,7 @@ def test_a_stopped_run_is_measured_at_its_checkpoint(base, in_tmp: Path, run_opo
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_input_is_answered_by_one_line(arguments, message, hint, base, in_tmp, capsys):
+    (in_tmp / "a.txt").touch()
     start = [] if {"--run", "--along", "--preset"} & set(arguments) else ["--preset", "smoke"]
     assert main(["lab", *start, *arguments]) == 2
     errors = capsys.readouterr().err.strip().splitlines()
@@ -175,8 +194,7 @@ def test_a_folder_of_something_else_is_left_alone(base, in_tmp: Path, capsys):
     assert [path.name for path in (in_tmp / "notes").iterdir()] == ["a.txt"]
 
 
-def test_a_benchmark_is_measured_too(base, in_tmp: Path, run_opo):
-    done = run_opo(*SMALL, "--problems", "tiny-mid", "--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert "time: " in done.stderr
+def test_a_benchmark_is_measured_too(base, in_tmp: Path, capsys):
+    assert main([*SMALL, "--problems", "tiny-mid", "--dry-run"]) == 0
+    assert "time: " in capsys.readouterr().err
     assert not (in_tmp / "labs").exists()

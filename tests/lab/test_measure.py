@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from opo_cli.errors import OpoError
+from opo_cli.lab.foreseen import Tokens
 from opo_cli.lab.gradients import gradients_one_by_one, gradients_together
 from opo_cli.lab.measure import Lab, measure
 from opo_cli.lab.parameters import measured_parameters
@@ -171,3 +172,17 @@ def test_parts_of_the_policy_are_measured(which, source, tmp_path):
         assert (np.diag(ours.gram) > 0).all()
         if which != "lora":  # There, coordinates are others.
             assert (np.diag(ours.gram) < np.diag(theirs.gram)).all()
+
+
+def test_what_single_tokens_take_is_counted_beforehand():
+    config = resolve("smoke", overrides=["rollout.max_new_tokens=1000"])
+    found = Tokens.of(config, Request(prompts=10, responses=8, token_gradients=True))
+    products = 2 * 8000**2 * 8
+    assert found.num_tokens == 8000
+    assert found.prompt_bytes == 8000 * 8209 * 4 + products
+    assert found.analysis_bytes == 3 * 200 * 10 * 4 * 1000 * 8 + products
+    assert found.disk_bytes == 10 * 8000**2 * 4
+    assert Tokens.of(config, Request(prompts=10, responses=8)) is None
+    found.check(Request(memory_gigabytes=1.3))
+    with pytest.raises(OpoError, match=r"takes 1\.3 GB; --memory grants 1"):
+        found.check(Request(memory_gigabytes=1.0))

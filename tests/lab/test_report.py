@@ -14,6 +14,7 @@ from rich.console import Console
 from opo_cli.errors import OpoError
 from opo_cli.lab.analysis import Analysis, analyse
 from opo_cli.lab.arms import ARMS
+from opo_cli.lab.intervals import Interval
 from opo_cli.lab.page import LEAST_APART, MOST_CURVES, forest, render_lab
 from opo_cli.lab.report import lab_report
 from opo_cli.lab.store import LabData
@@ -94,7 +95,7 @@ def test_without_any_difference_of_rewards_there_is_nothing_to_say():
     prompts = [replace(prompt, rewards=0 * prompt.rewards) for prompt in lab.prompts]
     with pytest.raises(OpoError, match="none of 3 prompts has responses of different reward"):
         analyse(LabData(settings={}, prompts=prompts), group_sizes=[2])
-    prompts = [lab.prompts[0], *prompts[1:]]  # One is enough, and resamples without it are none.
+    prompts = [*lab.prompts[:2], prompts[2]]  # Two are enough.
     assert analyse(LabData(settings={}, prompts=prompts), group_sizes=[2]).num_prompts == 3
 
 
@@ -106,6 +107,37 @@ def test_the_forest_has_one_in_the_middle_and_labels_apart(along):
     for mark in found.marks:
         if mark.at is not None:
             assert 0 <= mark.low <= mark.at <= mark.high <= 100
+
+
+def test_an_estimator_beyond_the_scale_has_an_arrow_and_no_dot(along):
+    size = along[-1].sizes[0]
+    wide = [
+        replace(result, noise=Interval(9.0, 7.0, 11.0) if result.name == "none" else result.noise)
+        for result in size.results
+    ]
+    marks = {mark.name: mark for mark in forest(replace(size, results=wide)).marks}
+    assert (marks["none"].at, marks["none"].is_cut_high) == (None, True)
+    assert marks["none"].text.startswith("9.00 [7.00, 11.00]")
+    assert marks["opo"].at is not None
+
+
+def test_prose_is_wrapped_on_a_terminal_and_whole_in_a_pipe(along):
+    report = replace(lab_report(*along), tables=())
+    file = io.StringIO()
+    print_report(
+        Console(file=file, width=80, force_terminal=True, color_system=None), report, "rich"
+    )
+    assert max(map(len, file.getvalue().splitlines())) <= 80
+    piped = printed(report, "rich").splitlines()
+    assert set(report.opening) | set(report.closing) <= set(piped)
+    assert max(map(len, piped)) > 80
+
+
+def test_remarks_and_projections_are_told(single):
+    projected = replace(single, settings={"is_whole": False})
+    assert lab_report(projected, remarks=["not measured: x"]).closing[-1] == "not measured: x"
+    assert any("gradients are projections" in line for line in lab_report(projected).closing)
+    assert not any("projections" in line for line in lab_report(single).closing)
 
 
 def test_the_page_is_whole_and_text_is_text(single):
@@ -160,6 +192,14 @@ def test_charts_are_drawn_at_any_width(width: int, browser, along, tmp_path):
     shown = page.evaluate("document.querySelector('[data-points]').data.map(t => t.x.length)")
     assert sum(shown) == len(along[-1].points)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ticks = page.evaluate(
+        "[...document.querySelectorAll('.chart')].map(d => [...d.querySelectorAll('.ytick text')]"
+        ".map(t => t.getBoundingClientRect()).map(b => [b.top, b.bottom]))"
+    )
+    for labels in ticks:
+        assert len(labels) > 1
+        assert all(b <= a for (a, _), (_, b) in pairwise(labels))  # From below upwards.
+    assert page.evaluate("document.querySelector('[data-along]').layout.xaxis.title.text") == "step"
     page.click("#theme")
     page.wait_for_selector("html[data-drawn='2']")
     assert page.errors == []

@@ -31,7 +31,7 @@ def prompt_data(seed: int = 0, **changes) -> PromptData:
 
 def folder_of(path: Path, num_prompts: int) -> LabFolder:
     folder = LabFolder(path)
-    folder.start({"prompts": num_prompts, "seed": 0}, "code")
+    folder.start({"prompts": num_prompts, "seed": 0}, "code", whole_gigabytes=0.5, is_whole=True)
     return folder
 
 
@@ -50,7 +50,9 @@ def assert_same(found: PromptData, expected: PromptData) -> None:
     [
         prompt_data(),
         prompt_data(1, greedy_reward=None),
-        prompt_data(2, token_gram=np.eye(3) * 0.5, token_norms=np.array([0.1, 0.2, 0.3])),
+        prompt_data(
+            2, token_gram=np.eye(3, dtype=np.float32) * 0.5, token_norms=np.array([0.1, 0.2, 0.3])
+        ),
     ],
     ids=["usual", "no greedy response", "tokens"],
 )
@@ -60,13 +62,25 @@ def test_what_is_written_is_read(prompt, tmp_path):
     assert_same(folder.read(0), prompt)
 
 
+def test_products_of_tokens_stay_on_the_disk(tmp_path):
+    """Those of all prompts together need not fit into memory."""
+    folder, gram = folder_of(tmp_path / "lab", 1), np.arange(9.0).reshape(3, 3)
+    folder.add(0, prompt_data(token_gram=gram, token_norms=np.ones(3)))
+    found = folder.read(0).token_gram
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, gram)
+    folder.tokens(0).write_bytes(folder.tokens(0).read_bytes()[:140])
+    with pytest.raises(OpoError, match=r"000000\.npz' does not load"):
+        folder.read(0)
+
+
 def test_a_whole_lab_comes_back_in_order(tmp_path):
     folder = folder_of(tmp_path / "lab", 3)
     for row in (2, 0, 1):
         assert row in folder.missing()
         folder.add(row, prompt_data(row))
     data = load_lab(folder.path)
-    assert data.settings == {"prompts": 3, "seed": 0}
+    assert data.settings == {"prompts": 3, "seed": 0, "is_whole": True}
     assert [prompt.problem_id for prompt in data.prompts] == ["problem/0", "problem/1", "problem/2"]
     assert sorted(path.name for path in (folder.path / "prompts").iterdir()) == [
         "000000.npz",
