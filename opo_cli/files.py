@@ -221,7 +221,7 @@ def _sealed_files(manifest: Path) -> dict[str, dict[str, Any]]:
         files = json.loads(manifest.read_bytes())["files"]
         if files and all(facts.keys() == {"bytes", "sha256"} for facts in files.values()):
             return files
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise OpoError(f"'{manifest}' is missing", hint) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         pass

@@ -21,7 +21,7 @@ COMMANDS = (
 NOBODY = 54321  # A user that no file knows.
 
 
-def opo(*arguments: str, user: int | None = None, **environment: str) -> list[str]:
+def opo(*arguments: str, **environment: str) -> list[str]:
     """The last two lines of a command that ends with exit code 2."""
     kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "OPO_CACHE", "XDG_CACHE_HOME")}
     result = subprocess.run(
@@ -30,7 +30,6 @@ def opo(*arguments: str, user: int | None = None, **environment: str) -> list[st
         capture_output=True,
         text=True,
         timeout=120,
-        user=user,
     )
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
@@ -80,13 +79,13 @@ def test_an_evaluation_needs_the_cache_too(read_only, base):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may run a process as a user unknown here")
-def test_a_user_without_a_home(in_tmp, tmp_path_factory):
+def test_a_user_without_a_home(in_tmp):
     """As in a container that is given any user id."""
     script = (
         "import os\n"
-        f"os.setuid({NOBODY})\n"
         "from opo_cli.errors import OpoError\n"
         "from opo_cli.records import cache_folder\n"
+        f"os.setuid({NOBODY})\n"
         "try:\n    cache_folder()\n"
         "except OpoError as error:\n    print(error.message, '|', error.hint)\n"
     )

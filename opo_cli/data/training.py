@@ -24,7 +24,7 @@ from opo_cli.data.store import is_kept, kept_folder, load_or_make, problem_set
 from opo_cli.data.tasks import TASKS
 from opo_cli.errors import OpoError
 from opo_cli.files import file_sha256, make_folder, write_json
-from opo_cli.records import cache_folder, digest, source_digest
+from opo_cli.records import cache_folder, check_cache, digest, source_digest
 from opo_cli.types import Problem, ProblemSet
 
 EMBEDDED = ("embedded", "tasks", "tiny", "search")
@@ -61,10 +61,12 @@ def prepare_data(config: Config) -> Path:
 
     Raises:
         OpoError: the source, or a benchmark to audit against, cannot be had or read; nothing is
-            left to train on; the embedded task has too few distinct problems.
+            left to train on; the embedded task has too few distinct problems; the cache cannot be
+            written.
     """
     folder = data_folder(config)
     if not is_kept(folder):
+        check_cache()
         found, counts = load_training(config.data)
         overlaps = _audit(config, found)
         kept = _without(found.problems, overlaps if config.data.drop_overlap else [])

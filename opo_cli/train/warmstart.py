@@ -85,8 +85,6 @@ def prepare(config: Config) -> tuple[Path, str]:
         OSError: the disk is full.
     """
     check_base(config)
-    if not is_prepared(config):
-        check_cache()
     data = prepare_data(config)
     if config.model.path:
         return data / "train.jsonl", config.model.path
@@ -94,6 +92,7 @@ def prepare(config: Config) -> tuple[Path, str]:
         _check_readable(load_problems(data / "train.jsonl"), config)
     base = base_folder(config)
     if not is_kept(base):
+        check_cache()
         num_tokens = sum(stage.num_tokens for stage in config.warmstart.stages)
         with progress("prepare the base model", num_tokens) as update:
 

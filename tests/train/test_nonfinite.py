@@ -247,8 +247,9 @@ def test_a_model_folder_of_such_weights_is_refused_by_every_command(broken_folde
             assert f"model '{folder}'" in error
             assert error.endswith(told)
             assert hint.endswith("another model")
-    assert not Path("run").exists()
-    assert not Path("labs").exists()
+        if told.endswith("weight is not finite"):
+            assert not Path("run").exists()
+            assert not Path("labs").exists()
 
 
 def test_a_warm_start_that_diverges_makes_no_base(smoke):
