@@ -18,7 +18,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.tiny import CHAINS
-from opo_cli.errors import OpoError
+from opo_cli.errors import NotFiniteError, OpoError
 from opo_cli.model.precision import Precision, set_precision
 from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
@@ -159,6 +159,36 @@ def test_weights_that_do_not_arrive_are_an_error(lost, policy_and_tokenizer):
         change(model)
         with pytest.raises(EngineError, match="does not hold the trainer's weights after a sync"):
             engine.load_weights(model, 1)
+
+
+@pytest.mark.parametrize("sampling", [SAMPLING, GREEDY])
+def test_nothing_is_drawn_from_logits_that_are_not_finite(sampling, prompts, policy_and_tokenizer):
+    """Whether it reads the weights back or has to ask for its logprobs; and told once, without a
+    fresh engine, which would do no better."""
+    model, tokenizer = policy_and_tokenizer
+    engine = Revivable(lambda: create_engine("vllm", model, tokenizer, SETTINGS))
+    with closing(engine):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1e25)
+        engine.load_weights(model, 3)
+        with pytest.raises(NotFiniteError, match="after 3 steps are not finite"):
+            engine.generate(prompts, sampling, stream=(0,))
+
+
+def test_logprobs_that_are_none_are_told(prompts, policy_and_tokenizer):
+    """Of an engine whose own weights have overflowed, in a precision that is not the trainer's."""
+    model, tokenizer = policy_and_tokenizer
+
+    def overflow(theirs) -> None:
+        for parameter in theirs.parameters():
+            parameter.data.mul_(1e25)
+
+    with started(model, tokenizer) as engine:
+        engine.llm.apply_model(overflow)
+        engine.llm.reset_prefix_cache()
+        with pytest.raises(NotFiniteError, match="are not finite"):
+            engine.generate(prompts, SAMPLING, stream=(0,))
 
 
 def test_its_start_leaves_the_process_as_it_was(policy_and_tokenizer, capfd):
