@@ -41,6 +41,7 @@ def command(
     """Fetch benchmarks; or all that a preset needs: its benchmarks, training problems and base
     model. Each once."""
     from opo_cli.data.benchmarks import benchmark_row, check_names
+    from opo_cli.data.training import check_source
     from opo_cli.presets import resolve
 
     asked = [] if benchmarks is None else parse_names(benchmarks, "--benchmarks")
@@ -48,6 +49,8 @@ def command(
     is_whole = bool(not asked or preset or overrides)
     own = (*config.eval.every_benchmark, *config.data.audit) if is_whole else ()
     check_names([*asked, *own])
+    if is_whole:
+        check_source(config.data)
     names = list(dict.fromkeys([*asked, *(name for name in own if benchmark_row(name).hub)]))
     prepare_process()
     set_threads(config)

@@ -58,7 +58,9 @@ def _usual(field: str, ranks: Sequence[Sequence[str]], data: Rows) -> str:
 
 
 def _no_column(data: Rows, what: str, field: str) -> OpoError:
-    benchmark = f"--columns {field}=NAME" if data.is_local else COPY + f" --columns {field}=NAME"
+    benchmark = (
+        f"opo eval --columns {field}=NAME" if data.is_local else COPY + f" --columns {field}=NAME"
+    )
     columns = ", ".join(name if name.isprintable() else ascii(name) for name in data.columns)
     return OpoError(
         f"{data.where}: {what}; its columns: {columns}",

@@ -26,7 +26,7 @@ def trusted_config(source: str):
             raise OpoError(
                 f"model '{source}' asks for a program from the hub: "
                 f"{key.removeprefix('_')} = '{value}'",
-                "opo runs no code of models; remove that line from its config.json",
+                "no code of a model is run here; remove that line from its config.json",
             )
     return config
 
@@ -36,11 +36,11 @@ def refusal(error: Exception, path: str) -> OpoError | None:
     if isinstance(error, UnpicklingError):
         return OpoError(
             f"model '{path}': its weights are a pickle with more in it than tensors",
-            "opo runs no code of models; give weights as safetensors",
+            "no code of a model is run here; give weights as safetensors",
         )
     if "trust_remote_code" in str(error):
         return OpoError(
             f"model '{path}' brings code of its own (auto_map in its config.json)",
-            "opo runs no code of models; choose an architecture that transformers knows",
+            "no code of a model is run here; choose an architecture that transformers knows",
         )
     return None
