@@ -42,6 +42,8 @@ class Arm:
     is_practical: bool = True
     """False: it needs what training does not have."""
     is_token_level: bool = False
+    needs_step: bool = False
+    """It compares groups, so that it has to see all prompts at once."""
 
 
 def _rows() -> dict[str, Arm]:
@@ -54,6 +56,7 @@ def _rows() -> dict[str, Arm]:
             most_draws=partial(most_draws, name),
             is_unbiased=row.is_unbiased,
             is_token_level=kind_of(name).is_token_level,
+            needs_step=kind_of(name).needs_step,
         )
         for name, row in ADVANTAGES.items()
         if not row.needs_critic and name != "length-power"

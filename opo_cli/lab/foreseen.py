@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from opo_cli.config import Config
 from opo_cli.errors import OpoError
+from opo_cli.lab.gradients import vector_bytes
 from opo_cli.lab.pool import NUM_DRAWS
-from opo_cli.lab.projection import PLACES
 from opo_cli.lab.settings import Request
 from opo_cli.model.device import GIGABYTE
 from opo_cli.model.footprint import FP32
@@ -16,8 +16,8 @@ from opo_cli.train.duration import in_words
 
 FP64 = 8
 PILOT = 8  # Responses from which the time is foretold.
-COPIES = 3
-"""Of the advantages of all tokens in all draws, while an arm is tried."""
+COPIES = 8
+"""Of what multiplies a prompt's tokens in all draws, while an arm is tried; measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class Tokens:
     prompt_bytes: int
     """To measure a prompt, projected."""
     analysis_bytes: int
+    """A prompt at a time."""
     disk_bytes: int
 
     @staticmethod
@@ -38,12 +39,10 @@ class Tokens:
             return None
         longest = config.rollout.max_new_tokens
         count = asked.responses * longest
-        products = 2 * count**2 * FP64
-        advantages = NUM_DRAWS * asked.prompts * (asked.responses // 2) * longest * FP64
         return Tokens(
             num_tokens=count,
-            prompt_bytes=count * PLACES * FP32 + products,
-            analysis_bytes=COPIES * advantages + products,
+            prompt_bytes=vector_bytes(0, count, is_whole=False),
+            analysis_bytes=COPIES * NUM_DRAWS * count * FP64 + 2 * count**2 * FP64,
             disk_bytes=asked.prompts * count**2 * FP32,
         )
 
@@ -52,11 +51,11 @@ class Tokens:
         needed = max(self.prompt_bytes, self.analysis_bytes) / GIGABYTE
         if needed > asked.memory_gigabytes:
             raise OpoError(
-                f"--token-gradients with --prompts {asked.prompts} --responses {asked.responses}, "
-                f"up to {self.num_tokens:,} tokens a prompt, takes {needed:.1f} GB; --memory "
-                f"grants {asked.memory_gigabytes:g}",
-                f"--memory {math.ceil(needed * 10) / 10:g}, fewer --responses or --prompts, or a "
-                "smaller --set rollout.max_new_tokens",
+                f"--token-gradients with --responses {asked.responses}, up to {self.num_tokens:,} "
+                f"tokens a prompt, takes {needed:.1f} GB; --memory grants "
+                f"{asked.memory_gigabytes:g}",
+                f"--memory {math.ceil(needed * 10) / 10:g}, fewer --responses, or a smaller "
+                "--set rollout.max_new_tokens",
             )
 
 

@@ -28,8 +28,8 @@ TOGETHER = 16
 """Responses of one `torch.func` call; more bring padding, not speed."""
 SMALL_MODEL = 2**20
 """Parameters up to which they are taken together: 16 gradients are then 64 MiB."""
-COLUMNS = 2**20
-"""Coordinates whose products are taken at once, in float64."""
+WIDE = 2**24
+"""Numbers that are held in float64 while products are taken: 128 MiB, however many the rows."""
 
 Parameters = Mapping[str, nn.Parameter]
 
@@ -187,10 +187,9 @@ class Vectors:
         """(N, N) float64, symmetric. Of projected vectors the diagonal alone is exact."""
         count = len(self._rows)
         total = torch.zeros(count, count, dtype=torch.float64, device=self._rows.device)
-        for columns in self._rows.split(COLUMNS, dim=1):
-            wide = columns.double()
-            total += wide @ wide.T
-        total = (total + total.T) / 2
+        for columns in self._rows.split(_columns(count), dim=1):
+            _add_products(total, columns)
+        total.add_(total.T.clone()).div_(2)
         if not self.layout.is_whole:
             total.diagonal().copy_(self._norms)
         return total.cpu().numpy()
@@ -200,9 +199,19 @@ class Vectors:
         return self._sketches.cpu().numpy()
 
 
+def _add_products(total: Tensor, rows: Tensor) -> None:
+    wide = rows.double()  # Gone when this returns: two of them would be held in a loop.
+    total.addmm_(wide, wide.T)
+
+
 def vector_bytes(num_coordinates: int, count: int, *, is_whole: bool) -> int:
     """Held at once while a prompt is measured, beside weights and activations: the vectors kept,
     their products, signs, and a gradient with its signed copy."""
-    kept = count * 4 * (num_coordinates if is_whole else PLACES)
-    products = 2 * count**2 * 8 + count * 8 * min(COLUMNS, num_coordinates)
-    return kept + products + num_coordinates * (1 + 2 * 4) + count * 4 * SKETCH_PLACES
+    width = num_coordinates if is_whole else PLACES
+    products = 2 * count**2 * 8 + count * 8 * min(_columns(count), width)
+    return count * 4 * (width + SKETCH_PLACES) + products + num_coordinates * (1 + 2 * 4)
+
+
+def _columns(count: int) -> int:
+    """Of so many rows whose products are taken at once."""
+    return max(1, WIDE // max(count, 1))

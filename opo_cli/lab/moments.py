@@ -15,7 +15,7 @@ baseline, k entries of a sketch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,22 +42,25 @@ class Moments:
 
 
 def moments_of(
-    pool: Pool, arms: Mapping[str, Arm], halves: tuple[Groups, Groups]
+    pool: Pool,
+    arms: Mapping[str, Arm],
+    halves: tuple[Groups, Groups],
+    on_arm: Callable[[], object] = lambda: None,
 ) -> dict[str, Moments]:
     """By name; all arms are tried on the same draws, a costly one on the first of them.
 
     Args:
         arms: with the reference among them.
         halves: of `draw`.
+        on_arm: called after each of them.
     """
     reference = [arms[REFERENCE].estimate(pool, half) for half in halves]
     found = {}
     for name, arm in arms.items():
         count = arm.most_draws(pool, halves[0].rows.shape[2])
         parts = [_first(half, count) for half in halves]
-        base = [each[:, :count] for each in reference]
-        own = base if name == REFERENCE else [arm.estimate(pool, part) for part in parts]
-        found[name] = _moments(pool, parts, own, base, arm.is_token_level)
+        found[name] = _moments(pool, arm, parts, [each[:, :count] for each in reference])
+        on_arm()
     return found
 
 
@@ -65,20 +68,35 @@ def _first(groups: Groups, count: int | None) -> Groups:
     return Groups(rows=groups.rows[:count], rest=[each[:count] for each in groups.rest])
 
 
-def _moments(pool: Pool, halves, own, reference, is_token_level: bool) -> Moments:
+def _moments(
+    pool: Pool, arm: Arm, halves: Sequence[Groups], reference: Sequence[np.ndarray]
+) -> Moments:
     sums = np.zeros((len(pool.prompts), 3))
-    for x in range(len(pool.prompts)):
-        gram = _token_gram(pool, x) if is_token_level else pool.grams[x]
+    for x, own in enumerate(_advantages(pool, arm, halves)):
+        gram = _token_gram(pool, x) if arm.is_token_level else pool.grams[x]
         first, second = (
-            _coefficients(pool, half, each, x, is_token_level)
+            _coefficients(pool, half, each, x, arm.is_token_level)
             for half, each in zip(halves, own, strict=True)
         )
         others = (
-            _coefficients(pool, half, each, x, is_token_level)[0]
+            _coefficients(pool, half, each[:, :, x], x, arm.is_token_level)[0]
             for half, each in zip(halves, reference, strict=True)
         )
         sums[x] = _products(gram, first, second, *others)
     return Moments(second=sums[:, 0], square=sums[:, 1], signal=sums[:, 2])
+
+
+def _advantages(pool: Pool, arm: Arm, halves: Sequence[Groups]) -> Iterator[list[np.ndarray]]:
+    """Per prompt, of both groups: (F, D, G) or (F, D, G, T). Those of tokens are made a prompt at a
+    time where they may be: of all prompts at once they would not fit."""
+    if arm.is_token_level and not arm.needs_step:
+        for x in range(len(pool.prompts)):
+            alone = pool.only(x)
+            yield [arm.estimate(alone, half.only(x))[:, :, 0] for half in halves]
+    else:
+        found = [arm.estimate(pool, half) for half in halves]
+        for x in range(len(pool.prompts)):
+            yield [each[:, :, x] for each in found]
 
 
 def _products(gram, first, second, first_other, second_other) -> tuple[float, float, float]:
@@ -104,9 +122,13 @@ def _coefficients(
     pool: Pool, groups: Groups, advantages: np.ndarray, x: int, is_token_level: bool
 ) -> np.ndarray:
     """(F, D, N) what multiplies each score of the prompt in the gradient of a group; of a
-    token-level arm (F, D, sum of lengths) of tokens, to which a response's advantage is spread."""
+    token-level arm (F, D, sum of lengths) of tokens, to which a response's advantage is spread.
+
+    Args:
+        advantages: (F, D, G) or (F, D, G, T) the prompt's.
+    """
     rows, lengths = groups.rows[:, x], pool.prompts[x].lengths
-    part = advantages[:, :, x] / rows.shape[1]
+    part = advantages / rows.shape[1]
     found = np.zeros((len(part), len(rows), len(lengths), *part.shape[3:]))
     np.put_along_axis(found, _wide(rows[None], found), part, axis=2)
     if not is_token_level:

@@ -6,7 +6,7 @@ Shape legend: M prompts, N responses of a prompt, D draws, G responses of a grou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,17 @@ class Pool:
     def norms(self) -> list[np.ndarray]:
         """Per prompt (N,): ||g||^2."""
         return [np.diagonal(gram) for gram in self.grams]
+
+    def only(self, x: int) -> Pool:
+        """One prompt of it."""
+        place = slice(x, x + 1)
+        return replace(
+            self,
+            prompts=self.prompts[place],
+            grams=self.grams[place],
+            scales=self.scales[place],
+            exponents=self.exponents[place],
+        )
 
 
 def make_pool(data: LabData, reduction: str) -> Pool:
@@ -85,6 +96,10 @@ class Groups:
     def take(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """Per prompt (N,) -> (D, M, G)."""
         return np.stack([each[self.rows[:, x]] for x, each in enumerate(values)], axis=1)
+
+    def only(self, x: int) -> Groups:
+        """One prompt's."""
+        return Groups(rows=self.rows[:, x : x + 1], rest=self.rest[x : x + 1])
 
 
 def draw(pool: Pool, size: int, *, seed: int, num_draws: int = NUM_DRAWS) -> tuple[Groups, Groups]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,12 @@ from opo_cli.errors import OpoError
 from opo_cli.lab import trained
 from opo_cli.lab.analysis import Analysis, analyse
 from opo_cli.lab.arms import ARMS
+from opo_cli.lab.foreseen import Tokens
 from opo_cli.lab.moments import moments_of
 from opo_cli.lab.pool import Groups, draw, make_pool
+from opo_cli.lab.settings import Request
 from opo_cli.lab.store import LabData, PromptData
+from opo_cli.presets import resolve
 from tests.lab.toy import exact_of, lab_of, make_toy
 
 LAB = lab_of([make_toy(seed) for seed in range(12)], 16, seed=3)
@@ -122,3 +126,42 @@ def test_long_responses_are_tried_on_fewer_draws(monkeypatch):
         assert (getattr(found["rloo"], field) != getattr(expected["rloo"], field)).any()
     monkeypatch.setattr(trained, "MOST_TOKENS", 1)
     assert ARMS["reinforce++"].most_draws(pool, 4) == trained.LEAST_DRAWS
+
+
+def long_prompt(seed: int, num_responses: int, length: int) -> PromptData:
+    """Single tokens with gradients of 8 coordinates."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.normal(size=(num_responses, length, 8)).astype(np.float32)
+    scores = tokens.sum(1).astype(float)
+    rewards = np.arange(num_responses) % 2.0
+    return PromptData(
+        problem_id=str(seed),
+        gram=scores @ scores.T,
+        rewards=rewards,
+        lengths=np.full(num_responses, length),
+        correct=rewards > 0,
+        truncated=np.zeros(num_responses, bool),
+        logit_norms=np.full(num_responses, 0.5 * length),
+        greedy_reward=0.0,
+        sketch=scores.astype(np.float32),
+        token_gram=np.tensordot(tokens, tokens, (2, 2)).reshape([num_responses * length] * 2),
+        token_norms=np.full(num_responses * length, 0.5),
+    )
+
+
+def test_single_tokens_take_what_is_foretold_however_many_prompts():
+    """Tokens of 16 prompts at once would be 20 MB and more."""
+    count, length = 8, 50
+    lab = LabData(settings={}, prompts=[long_prompt(seed, count, length) for seed in range(16)])
+    pool = make_pool(lab, "token-sum")
+    halves = draw(pool, 4, seed=0)
+    tracemalloc.start()
+    try:
+        moments_of(pool, {name: ARMS[name] for name in ("rloo", "otb", "otb-token")}, halves)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    config = resolve("smoke", overrides=[f"rollout.max_new_tokens={length}"])
+    asked = Request(prompts=16, responses=count, token_gradients=True)
+    foretold = Tokens.of(config, asked).analysis_bytes
+    assert 0.7 * foretold < taken < 1.1 * foretold

@@ -14,9 +14,10 @@ from opo_cli.lab.gradients import (
     response_gradients,
     takes_together,
     token_gradients,
+    vector_bytes,
 )
 from opo_cli.lab.parameters import adam_scales, measured_parameters
-from opo_cli.lab.projection import Projection
+from opo_cli.lab.projection import PLACES, SKETCH_PLACES, Projection
 from opo_cli.model.scores import token_scores
 from opo_cli.model.sequences import Sequences
 
@@ -182,6 +183,17 @@ def test_projected_gram_has_exact_norms_and_close_products(policy, sequences):
     errors = ((found - exact) / lengths)[~np.eye(20, dtype=bool)]
     assert 0 < errors.std() < 2 * np.sqrt(2 / 8209)
     np.testing.assert_array_equal(whole.sketches(), projected.sketches())
+
+
+@pytest.mark.parametrize(("is_whole", "width"), [(True, 162_432), (False, PLACES)])
+def test_products_of_many_rows_take_what_is_foretold(is_whole, width, policy, most_allocated):
+    """Of 120 rows: some columns at a time, so that they are never all in float64."""
+    with measured_parameters(policy, "all", 0) as parameters:
+        layout = Layout.of(parameters, seed=0, is_whole=is_whole)
+    taken = most_allocated(Vectors(layout, 120).gram)
+    foretold = vector_bytes(162_432, 120, is_whole=is_whole)
+    foretold -= 120 * 4 * (width + SKETCH_PLACES) + 162_432 * 9  # What stands already.
+    assert 0.8 * foretold < taken < 1.1 * foretold
 
 
 def test_adam_scales_each_coordinate(policy, sequences):

@@ -136,7 +136,8 @@ def test_memory_and_time_are_told_before(source, tmp_path):
     measure(config, FEW, plans, training_file(config, FEW), told.extend, only_plan=True)
     rows = dict(told)
     assert rows["gradients"] == "162,432 coordinates each, whole"
-    assert "GB beside the program: weights 0.00, and sampling " in rows["memory"]
+    assert rows["memory"].endswith("GB beside the program")
+    assert rows["of it"].startswith("weights 0.00; sampling ")
     assert "at most" in rows["time"]
     assert not (tmp_path / "lab").exists()
 
@@ -177,12 +178,12 @@ def test_parts_of_the_policy_are_measured(which, source, tmp_path):
 def test_what_single_tokens_take_is_counted_beforehand():
     config = resolve("smoke", overrides=["rollout.max_new_tokens=1000"])
     found = Tokens.of(config, Request(prompts=10, responses=8, token_gradients=True))
-    products = 2 * 8000**2 * 8
+    products, wide = 2 * 8000**2 * 8, 8000 * (2**24 // 8000) * 8
     assert found.num_tokens == 8000
-    assert found.prompt_bytes == 8000 * 8209 * 4 + products
-    assert found.analysis_bytes == 3 * 200 * 10 * 4 * 1000 * 8 + products
+    assert found.prompt_bytes == 8000 * (8209 + 1021) * 4 + products + wide
+    assert found.analysis_bytes == 8 * 200 * 8000 * 8 + products
     assert found.disk_bytes == 10 * 8000**2 * 4
     assert Tokens.of(config, Request(prompts=10, responses=8)) is None
-    found.check(Request(memory_gigabytes=1.3))
-    with pytest.raises(OpoError, match=r"takes 1\.3 GB; --memory grants 1"):
-        found.check(Request(memory_gigabytes=1.0))
+    found.check(Request(memory_gigabytes=1.46))
+    with pytest.raises(OpoError, match=r"takes 1\.5 GB; --memory grants 1\.4"):
+        found.check(Request(memory_gigabytes=1.4))
