@@ -171,7 +171,8 @@ def test_the_message_names_the_value():
 
 
 def names_a_value(row: Wrong) -> bool:
-    values = [part for part in shlex.split(row.line)[1:] if not part.startswith("--")]
-    words = {word for value in values for word in re.split(r"[=,\n]", value) if word}
-    words |= {word for value in values for word in value.split(".") if word}
-    return not words or any(word.strip("[]'\"{} ")[:40] in row.error for word in words)
+    given = shlex.split(row.line)[1:]
+    words = {word for part in given for word in re.split(r"[=,\n]", part) if word}
+    words |= {word for part in given for word in part.split(".") if word}
+    has_value = any(part and not part.startswith("--") for part in given)
+    return not has_value or any(word.strip("[]'\"{} ")[:40] in row.error for word in words)

@@ -232,7 +232,8 @@ def _steps_of(path: Path, names: Sequence[str]) -> Steps:
             value = record.get(name)
             if value is not None and not isinstance(value, int | float):
                 raise OpoError(
-                    f"{path}:{place + 1}: {name} is {value!r}, no number", "remove the damaged line"
+                    f"{path}:{place + 1}: {name} is {value!r}, no number",
+                    "restore the file from a copy, or leave the run out",
                 )
             columns[name][place] = math.nan if value is None else value
     return Steps(columns, certificate_of(records))
