@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from opo_cli.errors import OpoError
+from opo_cli.files import MANIFEST
 from opo_cli.model.folder import policy_id
 from opo_cli.model.policy import choose_device, end_token_ids, load_policy
 
@@ -38,6 +39,11 @@ def test_a_missing_folder_is_told(tmp_path):
         load_policy(str(tmp_path), CPU)
 
 
+def _copy_unsealed(base, folder):
+    """As a model folder of somebody else's, without our checksums."""
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns(MANIFEST))
+
+
 def test_a_broken_folder_is_told(base, tmp_path):
     for name, spoil in [
         ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:100])),
@@ -45,7 +51,7 @@ def test_a_broken_folder_is_told(base, tmp_path):
         ("tokenizer.json", lambda path: path.write_text("[]")),
     ]:
         folder = tmp_path / name.replace(".", "-")
-        shutil.copytree(base, folder)
+        _copy_unsealed(base, folder)
         spoil(folder / name)
         with pytest.raises(OpoError, match="does not load"):
             load_policy(str(folder), CPU)
@@ -53,7 +59,7 @@ def test_a_broken_folder_is_told(base, tmp_path):
 
 def test_a_model_that_lacks_weights_is_refused(base, tmp_path):
     folder = tmp_path / "deeper"
-    shutil.copytree(base, folder)
+    _copy_unsealed(base, folder)
     config = json.loads((folder / "config.json").read_text())
     config["num_hidden_layers"] += 1
     config.pop("layer_types", None)
