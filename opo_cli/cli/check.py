@@ -13,6 +13,7 @@ from opo_cli.cli.options import Format, FormatOption, SetOption, named_options
 
 if TYPE_CHECKING:
     from opo_cli.config import Config
+    from opo_cli.faults.draw import Reference
     from opo_cli.faults.trials import Bench, Trial
 
 NAME = "check"
@@ -102,7 +103,7 @@ def _bench(
     )
 
 
-def _resume(bench: Bench, seed: int, kills: int, jobs: int) -> tuple[list[Trial], object]:
+def _resume(bench: Bench, seed: int, kills: int, jobs: int) -> tuple[list[Trial], Reference]:
     from opo_cli.console import progress
     from opo_cli.faults.trials import make_reference, run_trials
 

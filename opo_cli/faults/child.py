@@ -51,7 +51,6 @@ class Ending:
 
     code: int | None
     """Exit code, or minus the signal; None: it had to be killed, as it did not end."""
-    stdout: str
     stderr: str
     stack: str
     """Of all threads, where it was killed by its doom."""
@@ -93,7 +92,7 @@ class Children:
         watch = _Watch(child, reading, doom.delay_seconds if doom else 0.0)
         watch.start()
         try:
-            code, out, err = _communicate(child, timeout_seconds)
+            code, talk = _wait(child, timeout_seconds)
         finally:
             child.kill()  # Where the wait itself was interrupted.
             watch.join()
@@ -101,7 +100,7 @@ class Children:
         if self.is_stopped:
             raise StoppedError
         stack = watch.stack.decode(errors="replace")
-        return Ending(code, out, err, stack, time.monotonic() - started)
+        return Ending(code, talk, stack, time.monotonic() - started)
 
     def _start(
         self, spec: dict, arguments: Sequence[str], environment: dict[str, str]
@@ -109,7 +108,7 @@ class Children:
         child = subprocess.Popen(
             [sys.executable, "-m", "opo_cli.faults.doomed", json.dumps(spec), *arguments],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
@@ -130,27 +129,25 @@ class Children:
             child.kill()
 
 
-def _communicate(child: subprocess.Popen, seconds: float | None) -> tuple[int | None, str, str]:
-    """Leaves stdin open, whose end would be the parent's."""
-    texts: dict[str, str] = {}
+def _wait(child: subprocess.Popen, seconds: float | None) -> tuple[int | None, str]:
+    """Its exit code and its talk. Leaves stdin open, whose end would be the parent's."""
+    talk: list[str] = []
 
-    def read(name: str) -> None:
-        with getattr(child, name) as stream:
-            texts[name] = stream.read()
+    def read() -> None:
+        with child.stderr:
+            talk.append(child.stderr.read())
 
-    readers = [threading.Thread(target=read, args=(name,)) for name in ("stdout", "stderr")]
-    for reader in readers:
-        reader.start()
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     try:
         code = child.wait(seconds)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
         code = None
-    for reader in readers:
-        reader.join(GONE_SECONDS)  # A process that outlives the child may hold the pipe.
+    reader.join(GONE_SECONDS)  # A process that outlives the child may hold the pipe.
     child.stdin.close()
-    return code, texts.get("stdout", ""), texts.get("stderr", "")
+    return code, "".join(talk)
 
 
 class _Watch(threading.Thread):

@@ -43,14 +43,12 @@ PHASES = {
 
 _PACKAGE = Path(__file__).parent.parent
 _FRAME = re.compile(r'^  File "(.+)", line \d+ in (.+)$', re.MULTILINE)
-_MAIN = "opo_cli/faults/doomed.py"
 
 
 def phase_of(stack: str) -> str | None:
-    """Of a dump by faulthandler, most recent call first; None: no known function is on the main
-    thread's stack."""
-    main = next((part for part in reversed(stack.split("\n\n")) if _MAIN in part), "")
-    for file, function in _FRAME.findall(main):
+    """Of a dump by faulthandler, most recent call first, the main thread last; None: no known
+    function is among the hundred calls that it shows of that."""
+    for file, function in _FRAME.findall(stack.split("\n\n")[-1]):
         path = Path(file)
         if path.is_relative_to(_PACKAGE):
             name = f"{path.relative_to(_PACKAGE).as_posix()}:{function}"

@@ -19,6 +19,7 @@ from opo_cli.records import RunFolder
 
 PATIENCE = (60, 20)
 """A run that takes longer than so many seconds, and so many times the reference, hangs."""
+MOST_ATTEMPTS = 5  # To kill a run before it ends.
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +175,30 @@ def run_trials(
 
 
 def _trial(bench: Bench, reference: Reference, seed: int, number: int) -> Trial:
-    """One run, until it has ended and been compared."""
-    name, mark, trial = f"trial-{number:03d}", new_mark(), Trial(number)
-    root, run = bench.place(name), bench.run(name)
+    """One run, until it has ended and been compared; one that ended before its kill is made anew,
+    with other points."""
+    root = bench.place(f"trial-{number:03d}")
+    for attempt in range(MOST_ATTEMPTS):
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(bench.place("prepared"), root)
+        dooms = draw_trial(seed, number, reference, attempt)
+        trial = _killed_run(bench, reference, Trial(number), root.name, dooms)
+        if trial.kills or trial.failure:
+            break
+    if not trial.failure:
+        trial.found = list(differences(bench.place("reference/files"), root / "files"))
+    if trial.is_equal and not bench.use_keep:
+        shutil.rmtree(root)
+    return trial
+
+
+def _killed_run(
+    bench: Bench, reference: Reference, trial: Trial, name: str, dooms: Sequence[Doom]
+) -> Trial:
+    """Trains until no doom is left and the run has ended."""
+    mark, run = new_mark(), bench.run(name)
     limit = PATIENCE[0] + PATIENCE[1] * reference.seconds
-    shutil.copytree(bench.place("prepared"), root)
-    for doom in [*draw_trial(seed, number, reference), None]:
+    for doom in [*dooms, None]:
         was_finished = run.is_finished  # Killed at its very end: going on says so, and tidies up.
         ending = bench.train(name, doom, mark=mark, timeout_seconds=limit)
         if ending.was_killed:
@@ -191,20 +210,16 @@ def _trial(bench: Bench, reference: Reference, seed: int, number: int) -> Trial:
             break
     left = orphans(mark)
     trial.failure = trial.failure or (f"a process is left: {left[0]}" if left else "")
-    if not trial.failure:
-        trial.found = list(differences(bench.place("reference/files"), root / "files"))
-    if trial.is_equal and not bench.use_keep:
-        shutil.rmtree(root)
     return trial
 
 
 def _killed(doom: Doom, ending: Ending, run: RunFolder) -> Killed:
     log = run.path / "steps.jsonl"
     saved = [int(path.name[5:11]) for path in run.checkpoints.glob("step-*")]
-    last = "end" if run.is_finished else "start"
+    other = "end" if run.is_finished else "other" if run.exists else "start"
     return Killed(
         when=told(doom),
-        phase=phase_of(ending.stack) or last,
+        phase=phase_of(ending.stack) or other,
         after_step=log.read_bytes().count(b"\n") if log.is_file() else 0,
         resumed_from=None if run.is_finished else max(saved, default=0),
     )

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +36,17 @@ class Checked:
     talk: str
     bench: Bench
     reference: Reference
+
+    def bench_in(self, scratch: Path, copies: Mapping[str, str], *options: str) -> Bench:
+        """Another place.
+
+        Args:
+            copies: folder there -> of which folder here it is a copy.
+            options: of the training, besides.
+        """
+        for name, source in copies.items():
+            shutil.copytree(self.bench.place(source), scratch / name)
+        return Bench(scratch, [*self.bench.start, *options], self.bench.prepare)
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,8 @@ very same result once there is room again."""
 from __future__ import annotations
 
 import random
-import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,9 +38,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_is_full_or_read_only_from_a_write_on(disk: Path, checked):
-    bench, rng = replace(checked.bench, scratch=disk), random.Random(0)
-    shutil.copytree(checked.bench.place("prepared"), bench.place("run"))
-    stopped = 0
+    bench, rng, stopped = checked.bench_in(disk, {"run": "prepared"}), random.Random(0), 0
     for action, share in FAULTS:
         at = rng.randint(1, int(share * len(checked.reference.writes)))
         stopped += with_fault(bench, action, at)

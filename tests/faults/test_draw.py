@@ -14,6 +14,7 @@ REFERENCE = Reference(seconds=10.0, writes=[2.0, 3.0, 4.5, 6.0, 9.0], training=(
 def test_the_same_seed_draws_the_same_points():
     first, again, other = ([draw_trial(s, n, REFERENCE) for n in range(20)] for s in (3, 3, 4))
     assert first == again != other
+    assert draw_trial(3, 0, REFERENCE, 1) != first[0]  # Where the first points were too late.
 
 
 def test_half_begin_at_a_write_and_half_by_time_and_some_are_killed_again():

@@ -45,6 +45,6 @@ def test_the_innermost_known_function_of_the_main_thread_counts():
 
 
 def test_no_known_function_is_no_phase():
-    unknown = stack("/usr/lib/torch/loop.py:_save_model", f"{PACKAGE}/faults/doomed.py:<module>")
+    unknown = stack("/usr/lib/torch/train/loop.py:_save_model", f"{PACKAGE}/faults/doomed.py:main")
     assert phase_of(f"Thread 0x1:\n{unknown}") is None
     assert phase_of("") is None

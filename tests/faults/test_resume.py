@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,14 +30,15 @@ def test_runs_killed_at_writes_and_by_time_are_the_run_never_killed(checked):
     assert {run for run, _, _ in kills} == {1, 2}
     assert any(" s after " in when for run, when, _ in kills if run == 1)
     assert any(" write " in when for run, when, _ in kills if run == 2)
-    assert all(phase in {*PHASES.values(), "end"} for _, _, phase in kills)
+    assert all(phase in {*PHASES.values(), "end", "other"} for _, _, phase in kills)
     assert f"kept: {checked.bench.scratch}" in checked.talk
     assert checked.bench.run("trial-002").is_finished
 
 
-def test_another_run_is_not_taken_for_the_same(checked):
-    """Another seed's; only its last bits are asked for elsewhere."""
-    other = replace(checked.bench, start=[*checked.bench.start, "--seed", "1"])
+def test_another_run_is_not_taken_for_the_same(checked, tmp_path: Path):
+    """Another seed's."""
+    copies = {name: name for name in ("prepared", "reference")}
+    other = checked.bench_in(tmp_path, copies, "--seed", "1")
     (wrong,) = run_trials(other, checked.reference, 2, 1, 1, lambda *_: None)
     assert not wrong.is_within(0.0)
     assert wrong.kills
@@ -55,9 +54,7 @@ def test_another_run_is_not_taken_for_the_same(checked):
 def test_a_torn_line_and_a_critic(checked, tmp_path: Path):
     """PPO, ended by the kernel in the middle of a line of its log, and killed as it resumes."""
     ppo = ["--algorithm", "ppo", "--set", "eval.benchmarks=[]"]
-    bench = replace(checked.bench, scratch=tmp_path, start=[*checked.bench.start, *ppo])
-    for name in ("reference", "torn"):
-        shutil.copytree(checked.bench.place("prepared"), bench.place(name))
+    bench = checked.bench_in(tmp_path, {"reference": "prepared", "torn": "prepared"}, *ppo)
     log = tmp_path / "writes.txt"
     assert bench.train("reference", Doom(log=str(log))).code == 0
     lines = log.read_text().splitlines()
