@@ -94,7 +94,12 @@ def main() -> None:
     at_start = peak_resident_bytes()
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_lab(config, asked, [source], Path(scratch) / "lab", "base")[0]
-        plan.folder.start(plan.settings, source_digest(*CODE))
+        plan.folder.start(
+            plan.settings,
+            source_digest(*CODE),
+            whole_gigabytes=lab.whole_gigabytes,
+            is_whole=lab.is_whole,
+        )
         foreseen = lab.foresee(arguments.prompts)
         start = time.process_time()
         lab.measure(plan.folder, "base")

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from opo_cli.lab.arms import REFERENCE, chosen
-from opo_cli.lab.intervals import LEVEL, Interval, bootstrap_weights, jackknife
+from opo_cli.lab.intervals import LEVEL, LOG, Interval, bootstrap_weights, jackknife
 from opo_cli.lab.moments import moments_of
 from opo_cli.lab.pool import draw, make_pool
 from opo_cli.lab.store import LabData, PromptData
@@ -111,7 +111,7 @@ def main() -> None:
                 rng, held, widths = np.random.default_rng(1), np.zeros(5), []
                 for repeat in range(options.repeats):
                     lab = sums[rng.integers(0, len(sums), count)]
-                    ours = bounds(jackknife(lab, statistic, is_log=True))
+                    ours = bounds(jackknife(lab, statistic, scale=LOG))
                     ends = [ours, *bootstraps(lab, statistic, repeat)]
                     held += [
                         *(low <= truth <= high for low, high in ends),

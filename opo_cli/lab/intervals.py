@@ -18,7 +18,28 @@ from scipy.special import stdtr, stdtrit
 from scipy.stats import kurtosis, skew
 
 LEVEL = 0.95
+NEARLY_ONE = 1 - 1e-9
 ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where a statistic is nearer to normal than where it is told, and there and back."""
+
+    to: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[float], float]
+
+
+def _fisher(values: np.ndarray) -> np.ndarray:
+    """1, which has no place there, as far out as rounding lets it be."""
+    return np.arctanh(np.clip(values, -NEARLY_ONE, NEARLY_ONE))
+
+
+PLAIN = Scale(lambda values: values, float)
+LOG = Scale(np.log, np.exp)
+"""Of ratios."""
+FISHER = Scale(_fisher, np.tanh)
+"""Of correlations (Fisher 1915), and of means of them: bounds stay within -1 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +61,7 @@ def jackknife(
     sums: np.ndarray,
     statistic: Callable[[np.ndarray], np.ndarray],
     *,
-    is_log: bool = False,
+    scale: Scale = PLAIN,
 ) -> Interval | None:
     """Of `statistic` of the column sums, by leaving out one prompt after the other.
 
@@ -52,7 +73,7 @@ def jackknife(
     Args:
         sums: (M, k) each prompt's part.
         statistic: (..., k) -> (...).
-        is_log: the statistic is a ratio, whose logarithm is nearer to normal.
+        scale: on which all this is done.
 
     Returns:
         None where the statistic is not defined, or with fewer than two prompts.
@@ -62,21 +83,20 @@ def jackknife(
         return None
     with np.errstate(all="ignore"):
         values = np.append(statistic(total - sums), statistic(total[None]))
-        values = np.log(values) if is_log else values
+        values = scale.to(values)
     if not np.isfinite(values).all():
         return None
     value, left = values[-1], values[:-1] - values[:-1].mean()
-    back = np.exp if is_log else float
     error = np.sqrt((count - 1) / count * (left @ left))
     if error < ROUNDING:
-        return Interval(*[float(back(value))] * 3, p=float(abs(value) < ROUNDING))
+        return Interval(*[float(scale.back(value))] * 3, p=float(abs(value) < ROUNDING))
     excess = max(float(kurtosis(left, bias=False)), 0.0)
     degrees = 2 / (excess / count + 2 / (count - 1))
     lean = -float(skew(left, bias=False)) / (3 * np.sqrt(count))  # Leaving out turns the sign.
     quantile = stdtrit(degrees, (1 + LEVEL) / 2)
     low, high = (value - error * _skewed(t, lean) for t in (quantile, -quantile))
     p = 2 * stdtr(degrees, -abs(_straight(value / error, lean)))
-    return Interval(*(float(back(each)) for each in (value, low, high)), p=float(p))
+    return Interval(*(float(scale.back(each)) for each in (value, low, high)), p=float(p))
 
 
 def _straight(t: float, lean: float) -> float:
@@ -92,7 +112,7 @@ def _skewed(t: float, lean: float) -> float:
 
 def ratio(sums: np.ndarray) -> Interval | None:
     """(M, 2) -> first sum / second sum; no effect: 1."""
-    return jackknife(sums, lambda s: s[..., 0] / s[..., 1], is_log=True)
+    return jackknife(sums, lambda s: s[..., 0] / s[..., 1], scale=LOG)
 
 
 def bootstrap_weights(num_prompts: int, resamples: int, seed: int) -> np.ndarray:

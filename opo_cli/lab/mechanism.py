@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from opo_cli.lab.intervals import Interval, jackknife, ratio
+from opo_cli.lab.intervals import FISHER, PLAIN, Interval, Scale, jackknife, ratio
 from opo_cli.lab.pool import Pool
 
 MOST_POINTS = 3000
@@ -90,7 +90,7 @@ def mechanism_of(pool: Pool) -> Mechanism:
         length_ratio=_wrong_over_right(rows, lambda each: each.length),
         rank_length=_mean_rank_correlation(rows, lambda each: each.length),
         rank_logit=_mean_rank_correlation(rows, lambda each: each.logit),
-        length_reward=_pooled(rows, _length_and_reward, _correlation),
+        length_reward=_pooled(rows, _length_and_reward, _correlation, FISHER),
         spread=_pooled(rows, _spread, lambda s: s[..., 1] / s[..., 0]),
         baselines=_baselines(rows),
         accuracy=float(correct.mean()),
@@ -115,8 +115,11 @@ def _pooled(
     rows: Sequence[_Rows],
     sums_of: Callable[[_Rows], Sequence[float]],
     statistic: Callable[[np.ndarray], np.ndarray],
+    scale: Scale = PLAIN,
 ) -> Interval | None:
-    return jackknife(np.array([sums_of(each) for each in rows]), statistic) if rows else None
+    if not rows:
+        return None
+    return jackknife(np.array([sums_of(each) for each in rows]), statistic, scale=scale)
 
 
 def _centred(*columns: np.ndarray) -> list[np.ndarray]:
@@ -172,7 +175,9 @@ def _mean_rank_correlation(rows: Sequence[_Rows], of) -> Interval | None:
         x, y = _centred(rankdata(of(each)), rankdata(each.norm))
         if x.any() and y.any():
             found.append((1.0, x @ y / np.sqrt((x @ x) * (y @ y))))
-    return jackknife(np.array(found), lambda s: s[..., 1] / s[..., 0]) if found else None
+    if not found:
+        return None
+    return jackknife(np.array(found), lambda s: s[..., 1] / s[..., 0], scale=FISHER)
 
 
 def _baselines(rows: Sequence[_Rows]) -> dict[str, float]:

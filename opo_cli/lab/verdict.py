@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opo_cli.lab.arms import REFERENCE, Arm
-from opo_cli.lab.intervals import Interval, bootstrap_weights, jackknife, percentiles
+from opo_cli.lab.intervals import LOG, Interval, bootstrap_weights, jackknife, percentiles
 from opo_cli.lab.moments import Moments, share_of_noise
 from opo_cli.report.statistics import holm
 
@@ -154,7 +154,7 @@ def noise_of(
     """R of an arm over `than`; None where variance or signal came out at or below 0."""
     relative = relative_noise(is_unbiased=is_unbiased)
     sums = ratio_sums(moments, base, is_unbiased=is_unbiased)
-    return jackknife(sums, lambda s: relative(s) / than, is_log=True)
+    return jackknife(sums, lambda s: relative(s) / than, scale=LOG)
 
 
 def ratio_sums(moments: Moments, base: Moments, *, is_unbiased: bool) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 
 from opo_cli.lab.analysis import analyse
 from opo_cli.lab.arms import ARMS, REFERENCE, chosen
-from opo_cli.lab.intervals import jackknife
+from opo_cli.lab.intervals import LOG, jackknife
 from opo_cli.lab.moments import moments_of
 from opo_cli.lab.pool import Groups, draw, make_pool
 from opo_cli.lab.store import LabData
@@ -182,7 +182,7 @@ def test_every_arm_is_within_its_interval_of_the_exact_value(name: str, sampled,
         assert_near(own.square, exact.square)
     sums = np.stack([own.variance, other.variance, other.square, own.signal], axis=1)
     noise = jackknife(
-        sums, lambda s: s[..., 0] / s[..., 1] * (s[..., 2] / s[..., 3]) ** 2, is_log=True
+        sums, lambda s: s[..., 0] / s[..., 1] * (s[..., 2] / s[..., 3]) ** 2, scale=LOG
     )
     ratio = exact.variance / base.variance * (base.square / exact.signal) ** 2
     assert abs(np.log(ratio / noise.value)) < 2 * np.log(noise.high / noise.low) / 2 + 0.01

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import stdtrit
 
 from opo_cli.lab.arms import ARMS, REFERENCE, chosen
-from opo_cli.lab.intervals import Interval, bootstrap_weights, jackknife, percentiles, ratio
+from opo_cli.lab.intervals import LOG, Interval, bootstrap_weights, jackknife, percentiles, ratio
 from opo_cli.lab.moments import Moments, cross_products, moments_of, share_of_noise
 from opo_cli.lab.pool import draw, make_pool
 from opo_cli.lab.verdict import judge, noise_of, ratio_sums, relative_noise
@@ -216,7 +216,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         truth = statistic(sums.sum(0))
         for count in (16, 64):
             labs = [sums[rng.integers(0, len(sums), count)] for _ in range(800)]
-            intervals = [jackknife(lab, statistic, is_log=True) for lab in labs]
+            intervals = [jackknife(lab, statistic, scale=LOG) for lab in labs]
             held = np.mean([i is not None and i.low <= truth <= i.high for i in intervals])
             assert 0.92 < held < 0.995, (name, count, held)
 
