@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ def analyse(
     reduction: str = "token-sum",
     seed: int = 0,
     resamples: int = RESAMPLES,
+    update: Callable[[float], object] = lambda share: None,
 ) -> Analysis:
     """All that the lab says of `data`.
 
@@ -52,6 +54,7 @@ def analyse(
         estimators: names of arms; None or empty: all.
         reduction: one of `REDUCTIONS`.
         seed: of the draws and the resamples.
+        update: called with the share that is done, after every arm.
 
     Raises:
         OpoError: an unknown name, a group size that does not fit, fewer than two prompts, none
@@ -63,14 +66,17 @@ def analyse(
     pool = make_pool(data, reduction)
     _check_rewards(data)
     products = cross_products(pool)
+    found = {size: chosen(estimators, pool, size) for size in dict.fromkeys(group_sizes)}
+    done, total = count(1), sum(len(arms) for arms, _ in found.values())
     sizes = []
-    for size in dict.fromkeys(group_sizes):
-        arms, left_out = chosen(estimators, pool, size)
+    for size, (arms, left_out) in found.items():
         sizes.append(
             judge(
                 size,
                 arms,
-                moments_of(pool, arms, draw(pool, size, seed=seed)),
+                moments_of(
+                    pool, arms, draw(pool, size, seed=seed), lambda: update(next(done) / total)
+                ),
                 products,
                 left_out=left_out,
                 knows_unbiased=reduction == "token-sum" and _is_complete(data),

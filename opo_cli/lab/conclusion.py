@@ -68,8 +68,8 @@ def _better(size: SizeResult, why: Mechanism) -> str:
     alone = size.of("opo-loo")
     if alone and alone.noise and alone.word not in LOWER and alone.noise.value > 1:
         return (
-            "that this is by its weights is not shown, as without a response's own part it is no "
-            f"better (opo-loo {shown(alone.noise)}); that part damps long responses"
+            "its weights are not shown to be the reason, as without a response's own part they do "
+            f"no better (opo-loo {shown(alone.noise)}); that part damps long responses"
         )
     if _is_towards_best(why) and _surely(why.exponent, above=BREAK_EVEN):
         return (
@@ -103,9 +103,14 @@ def _worse(why: Mechanism, reduction: str) -> str:
 
 
 def _neutral(why: Mechanism) -> str:
-    if why.spread is None or why.spread.value < LITTLE_SPREAD:
-        spread = "not at all" if why.spread is None else f"by {why.spread.value:.0%} of their mean"
-        return f"lengths hardly vary within a prompt ({spread}), so that it is nearly the mean"
+    if why.spread is None:
+        return "no two prompts have responses whose lengths could be compared"
+    if why.spread.value < LITTLE_SPREAD:
+        spread = f"by {why.spread.value:.0%} of their mean"
+        return (
+            f"lengths hardly vary within a prompt ({spread}), so that its baseline is nearly the "
+            "mean"
+        )
     if why.num_mixed == 0:
         return "no prompt has both right and wrong responses"
     if _surely(why.length_ratio, above=1 / CLOSE, below=CLOSE):
@@ -171,31 +176,39 @@ def about_share(size: SizeResult) -> str:
         return f"{text}."
     if best.high < LITTLE:
         return (
-            f"{text}. The best constant would take off {best.high:.1%} at most: no constant can "
-            "matter here."
+            f"{text}. The best constant baseline would take off {best.high:.1%} at most: no "
+            "constant can matter here."
         )
     if size.of("oracle").word not in LOWER:
-        return f"{text}. Whether the best constant would take off any of it is not resolved."
+        return f"{text}. Whether the best constant baseline takes off any of it is not resolved."
     bounds = f"{best.value:.0%} [{best.low:.0%}, {best.high:.0%}]"
-    return f"{text}. The best constant would take off {bounds} of the whole."
+    return f"{text}. The best constant baseline would take off {bounds} of the whole."
 
 
 def about_choice(size: SizeResult) -> str:
     tried = [r for r in size.results if r.is_practical and r.name != REFERENCE and r.noise]
     if not tried:
-        return "No practical estimator could be compared, so that none is advised."
+        return "No estimator that training can use could be compared: no advice."
     lower = [result for result in tried if result.word in LOWER]
     if not lower:
-        return f"No practical estimator is shown to be less noisy than {REFERENCE}: {_stay(size)}."
+        return (
+            f"No estimator that training can use is shown to be less noisy than {REFERENCE}: "
+            f"{_stay(size)}."
+        )
     first = min(lower, key=lambda result: result.noise.value)
     worth = f"{size.size / first.noise.value:.1f}"
     text = (
-        f"Least noisy in practice is {first.name} ({shown(first.noise)}): a group of {size.size} "
-        f"does what {worth} would with {REFERENCE}{_turned(first)}"
+        f"Of the estimators that training can use {_named(first.name)} is the least noisy "
+        f"({shown(first.noise)} of {REFERENCE}'s noise): a group of {size.size} does what "
+        f"{worth} would with {REFERENCE}{_turned(first)}"
     )
     if _clipped(size.share.high) * (1 - first.noise.low) < LITTLE:
-        return f"{text}; in a step's gradient that is too little to choose by."
+        return f"{text}; in a whole step's gradient that is too little to choose by."
     return f"{text}. Less noise is no promise of higher accuracy: train both to see."
+
+
+def _named(name: str) -> str:
+    return "'none' (no baseline)" if name == "none" else name
 
 
 def _stay(size: SizeResult) -> str:

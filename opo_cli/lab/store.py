@@ -90,12 +90,13 @@ class LabFolder:
 
     @property
     def _contents(self) -> dict[str, Any]:
-        found = read_json(self.path / "lab.json")
+        path, hint = self.path / "lab.json", "remove its folder, or choose another with --out"
+        try:
+            found = read_json(path)
+        except OpoError as error:
+            raise OpoError(error.message, hint) from None
         if not isinstance(found, dict) or not found.keys() >= FACTS:
-            raise OpoError(
-                f"'{self.path / 'lab.json'}' is none of this program's",
-                "choose another folder with --out",
-            )
+            raise OpoError(f"'{path}' is none of this program's", hint)
         return found
 
     def start(

@@ -68,6 +68,12 @@ def test_one_estimator_and_two_prompts_are_enough():
     assert 0 < found.share.low < found.share.high < 1
 
 
+def test_what_is_done_is_told_after_each_estimator():
+    shares: list[float] = []
+    analysed(group_sizes=[2, 4], estimators=["opo"], update=shares.append)
+    assert shares == [0.25, 0.5, 0.75, 1]  # With the reference, at both sizes.
+
+
 def test_one_prompt_alone_bounds_nothing():
     found = analysed(equal_but(1)).sizes[0]
     assert (found.share.low, found.share.high) == (0, 1)

@@ -66,6 +66,25 @@ def test_correctness_and_length_are_told_apart():
     assert found.length_reward.high < 0
 
 
+def test_bounds_of_a_correlation_stay_within_one():
+    """Four prompts of rank correlation .2, .2, .8, .8. Fisher's z of the mean is .549306; without
+    one prompt the means are .6 (.693147) or .4 (.423649), .134749 off their own mean, so that the
+    standard error is sqrt(3/4 x 4) x .134749 = .233392, and Student's quantile of 3 is 3.182446:
+    -.193450 and 1.292061. Plainly, the bounds would be -.05 and 1.05."""
+    order = {0.2: [3, 4, 1, 2, 5], 0.8: [2, 1, 4, 3, 5]}  # 1 - 16/20 and 1 - 4/20.
+    lengths = np.arange(10, 60, 10)
+    prompts = [prompt(order[rank], lengths, [1, 0, 1, 0, 1]) for rank in (0.2, 0.2, 0.8, 0.8)]
+    found = mechanism(prompts).rank_length
+    assert found.value == pytest.approx(0.5)
+    assert (found.low, found.high) == pytest.approx(
+        (np.tanh(-0.193450), np.tanh(1.292061)), abs=1e-5
+    )
+    two = mechanism(prompts[1:3]).rank_length
+    assert -1 <= two.low < two.high <= 1
+    rewards = mechanism([prompt([1, 2], [10, 20], [1, 0]), prompt([1, 2], [10, 11], [0, 1])])
+    assert -1 <= rewards.length_reward.low < rewards.length_reward.high <= 1
+
+
 def test_wrong_over_right_by_hand():
     """Weights n_wrong n_right / n: 3/4 of (4 over 2), 1 of (6 over 1); the third has one kind."""
     prompts = [
@@ -207,7 +226,7 @@ SHORTER_WRONG = replace(
         ),
         (result("opo", 0.99, "not resolved", 0.05), LONGER_WRONG, "more prompts would tell"),
         (result("opo", 0.9, "not resolved", 0.05), LONGER_WRONG, "not sure among so many"),
-        (result("opo", 1.0, "same", 0.005), replace(LONGER_WRONG, spread=None), "no difference"),
+        (result("opo", 1.0, "same", 0.005), replace(LONGER_WRONG, spread=None), "no two prompts"),
         (result("opo", None, "unknown"), LONGER_WRONG, "cannot be told"),
     ],
 )
@@ -218,7 +237,7 @@ def test_the_reason_is_that_of_the_numbers(opo: Result, why: Mechanism, told: st
 def test_a_gain_of_the_own_part_is_not_put_down_to_the_weights():
     size = size_of(result("opo", 0.9, "lower"), result("opo-loo", 1.03, "not resolved"))
     text = about_length(size, LONGER_WRONG, "token-sum")
-    assert "that this is by its weights is not shown" in text
+    assert "its weights are not shown to be the reason" in text
 
 
 def test_no_sentence_contradicts_the_table():
@@ -265,10 +284,12 @@ def test_what_can_matter_is_the_share_times_the_best_gain():
 def test_the_choice_is_the_least_noisy_that_training_can_have():
     best, other = result("logit-proxy", 0.8, "lower"), result("opo", 0.9, "lower")
     text = about_choice(size_of(result("exact", 0.5, "lower"), best, other))
-    assert "logit-proxy (0.80" in text
+    assert "logit-proxy is the least noisy (0.80" in text
     assert "a group of 8 does what 10.0 would" in text
     assert "stay with it" in about_choice(size_of(result("opo", 0.9, "not resolved")))
-    assert "none is advised" in about_choice(size_of(result("opo", None, "unknown")))
+    assert "no advice" in about_choice(size_of(result("opo", None, "unknown")))
+    bare = about_choice(size_of(result("none", 0.5, "materially lower")))
+    assert "use 'none' (no baseline) is the least noisy (0.50" in bare
     turned = result("grpo", 0.8, "lower", cosine=0.9)
     assert "points elsewhere (cosine 0.90)" in about_choice(size_of(turned))
     small = size_of(best, result("oracle", 0.9, "lower"), share=0.05)
