@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from opo_cli.errors import OpoError
+from opo_cli.files import MANIFEST
 from opo_cli.records import digest
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -48,12 +49,16 @@ def policy_id(model_path: str) -> str:
     """What tells one version of a model from another, without reading gigabytes; call it when the
     model has been loaded.
 
-    A prepared base has it in its name, a hub id in the commit that is in the hub's cache; of other
-    folders names, sizes and times of the files count.
+    A prepared base has it in its name, a hub id in the commit that is in the hub's cache. Of a
+    sealed folder, as runs leave them, the seal counts, so that copies are the same model; of other
+    folders names, sizes and times of the files.
     """
     folder = Path(os.path.expanduser(model_path)).resolve()
     if PREPARED.fullmatch(folder.name):
         return folder.name
+    seal = folder / MANIFEST
+    if seal.is_file():
+        return digest(seal.read_text())
     files = sorted(path for path in folder.glob("*") if path.is_file())
     if files:
         return digest([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from opo_cli.errors import OpoError
-from opo_cli.files import MANIFEST
+from opo_cli.files import MANIFEST, make_folder, remove_folder
 from opo_cli.model.folder import policy_id
 from opo_cli.model.policy import choose_device, end_token_ids, load_policy
 
@@ -102,10 +102,23 @@ def test_a_model_is_told_by_its_files_wherever_it_lies(base, cache, tmp_path):
     ids = []
     for place in (tmp_path / "mine", cache / "mine"):
         shutil.copytree(base, place)
+        (place / MANIFEST).unlink()  # Else it is a sealed one, as below.
         ids.append(policy_id(str(place)))
         (place / "model.safetensors").write_bytes(b"other weights")
         assert policy_id(str(place)) != ids[-1]
     assert "mine" not in ids
+
+
+def test_copies_of_a_sealed_folder_are_one_model(base, tmp_path):
+    """Its manifest has the checksums of all files, and loading compares them."""
+    places = [tmp_path / "one", tmp_path / "two"]
+    for place in places:
+        shutil.copytree(base, place, copy_function=shutil.copy)  # With times of their own.
+    first, second = (policy_id(str(place)) for place in places)
+    assert first == second != base.name
+    remove_folder(places[1])
+    make_folder(places[1], lambda new: (new / "config.json").write_text("{}"))
+    assert policy_id(str(places[1])) != first
 
 
 def test_a_hub_model_is_told_by_its_commit(tmp_path, monkeypatch):
