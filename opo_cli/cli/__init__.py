@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ from opo_cli.errors import OpoError
 from opo_cli.train.interrupt import Interrupts
 
 USER_ERROR = 2
+AGAIN = "then give the same command again, with --resume if a run of opo train had begun"
 FILE_ERRORS = {
-    errno.ENOSPC: "free some space or choose another disk with --out; then --resume",
-    errno.EDQUOT: "your quota is used up; free some space, then --resume",
+    errno.ENOSPC: f"free some space, {AGAIN}",
+    errno.EDQUOT: f"your quota is used up; free some space, {AGAIN}",
     errno.EROFS: "the disk is read-only; choose another folder with --out (cache: OPO_CACHE)",
     errno.EACCES: "choose a folder that you may write, with --out (cache: OPO_CACHE)",
     errno.EPERM: "choose a folder that you may write, with --out (cache: OPO_CACHE)",
@@ -81,6 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _has_no_reader(stream: int) -> bool:
+    """Of a pipe."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
 def _drop_output() -> None:
     """Else Python fails at its end, when it writes what is left."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -95,6 +104,10 @@ def _main(arguments: Sequence[str]) -> int:
         return app(args=arguments, prog_name="opo", standalone_mode=False) or 0
     except OpoError as error:
         complain(error.message, error.hint)
+    except SystemExit as ended:  # Typer's way to take it that the reader of a pipe has gone.
+        if isinstance(ended.__context__, BrokenPipeError) and not _has_no_reader(2):
+            raise ended.__context__ from None
+        raise  # Of our talk, too, as behind `2>&1`: then work was cut short.
     except TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # Its message is the help text.
             print(error.format_message())

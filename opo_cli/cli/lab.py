@@ -17,6 +17,7 @@ from opo_cli.cli.options import (
     parse_numbers,
     prepare_process,
     set_threads,
+    write_page,
 )
 
 if TYPE_CHECKING:
@@ -129,9 +130,11 @@ def _analyses(plans: list[LabPlan], **options) -> list[Analysis]:
 
     found = []
     with progress("analyse", len(plans)) as update:
-        for plan in plans:
-            found.append(analyse(load_lab(plan.folder.path), **options))
-            update(len(found))
+        for number, plan in enumerate(plans):
+            data = load_lab(plan.folder.path)
+            found.append(
+                analyse(data, **options, update=lambda share, number=number: update(number + share))
+            )
     return found
 
 
@@ -140,13 +143,12 @@ def _tell(analyses: list[Analysis], remarks: list[str], format: Format, html: st
     from opo_cli.lab.report import lab_report
     from opo_cli.report.tables import print_report
 
-    print_report(out, lab_report(*analyses, remarks=remarks), format)
-    if html is not None:
-        from opo_cli.files import write_text
+    if html is not None:  # First: who reads the tables may stop before their end.
         from opo_cli.lab.page import render_lab
 
-        write_text(Path(html), render_lab(*analyses, remarks=remarks))
+        write_page(html, render_lab(*analyses, remarks=remarks))
         note(f"report: {html}")
+    print_report(out, lab_report(*analyses, remarks=remarks), format)
 
 
 def _policies(

@@ -122,3 +122,16 @@ def check_target(path: str | None, *, is_folder: bool) -> None:
     nearest = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
     if not os.access(nearest, os.W_OK) or (nearest != target and not nearest.is_dir()):
         raise OpoError(f"'{path}' cannot be written", "name another place")
+
+
+def write_page(path: str, text: str) -> None:
+    """Raises OpoError where it cannot be written: some places tell only then."""
+    from opo_cli.files import write_text
+
+    try:
+        write_text(Path(path), text)
+    except OSError as error:
+        raise OpoError(
+            f"'{path}' cannot be written: {error.strerror}",
+            "free some space, or name another place",
+        ) from error

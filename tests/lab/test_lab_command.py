@@ -186,6 +186,58 @@ def test_wrong_input_is_answered_by_one_line(arguments, message, hint, base, in_
     assert not (in_tmp / "labs").exists()
 
 
+def test_a_reader_may_stop_before_the_end(base, in_tmp: Path):
+    """The page is written all the same."""
+    assert main([*SMALL, "--out", "lab"]) == 0
+    arguments = [*SMALL, "--out", "lab", "--html", "lab.html"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "opo_cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        child.stdout.close()
+        told = child.stderr.read()
+    assert child.returncode == 0, told
+    assert "Traceback" not in told
+    assert (in_tmp / "lab.html").is_file()
+
+
+def test_a_full_disk_is_told(base, in_tmp: Path):
+    """And the hint is true: the measured prompts are kept."""
+    again = [sys.executable, "-m", "opo_cli", *SMALL, "--out", "lab"]
+    with Path("/dev/full").open("w") as full:
+        found = subprocess.run(again, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert found.returncode == 2
+    error, hint = found.stderr.strip().splitlines()[-2:]
+    assert error == "error: cannot open or write: No space left on device"
+    assert "free some space, then give the same command again" in hint
+    kept = files_of(in_tmp / "lab")
+    assert subprocess.run(again, capture_output=True).returncode == 0
+    assert files_of(in_tmp / "lab") == kept
+
+
+def test_a_page_that_cannot_be_written_is_told(base, in_tmp: Path, capsys):
+    """Nobody may make a folder in /proc, though root is told that it may."""
+    assert main([*SMALL, "--out", "lab"]) == 0
+    capsys.readouterr()
+    assert main([*SMALL, "--out", "lab", "--html", "/proc/pages/lab.html"]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if ":" in line][-2:]
+    assert errors[0].startswith("error: '/proc/pages/lab.html' cannot be written")
+    assert errors[1].endswith("another place")
+
+
+def test_a_broken_description_is_told(base, in_tmp: Path, capsys):
+    (in_tmp / "lab").mkdir()
+    (in_tmp / "lab" / "lab.json").write_text("{")
+    assert main([*SMALL, "--out", "lab"]) == 2
+    error, hint = capsys.readouterr().err.strip().splitlines()
+    assert "lab.json is not valid JSON" in error
+    assert "remove its folder, or choose another with --out" in hint
+    shutil.rmtree(in_tmp / "lab")
+    assert main([*SMALL, "--out", "lab", "--dry-run"]) == 0
+
+
 def test_a_folder_of_something_else_is_left_alone(base, in_tmp: Path, capsys):
     (in_tmp / "notes").mkdir()
     (in_tmp / "notes" / "a.txt").write_text("mine")
