@@ -7,8 +7,9 @@ PYTHON ?= python3
 demo: venv
 	.venv/bin/opo compare --preset tiny
 
+# A file's tests stay in one process, which makes what they share once.
 test: venv lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto --dist loadfile
 
 lint:
 	.venv/bin/ruff check .
