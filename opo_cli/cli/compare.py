@@ -18,6 +18,7 @@ from opo_cli.cli.options import (
     parse_names,
     parse_numbers,
     prepare_process,
+    write_page,
 )
 
 if TYPE_CHECKING:
@@ -262,30 +263,35 @@ def _folder_name(first: str, runs: list[RunFolder], questions: tuple) -> str:
 def _tell(
     comparison: Comparison, format: Format, folder: Path, html: str | None, figures: str | None
 ) -> None:
-    """Prints the tables; writes report and results. What cannot be written loses no table."""
+    """Writes report and results, prints the tables: what cannot be written costs no table, and a
+    reader of our pipe that has seen enough no report."""
     import shlex
 
     from opo_cli.console import note, out
-    from opo_cli.files import write_json, write_text
+    from opo_cli.files import write_json
     from opo_cli.redact import command_line
     from opo_cli.report.compare import report, results_of
     from opo_cli.report.compare_page import page_of
     from opo_cli.report.page import render
     from opo_cli.report.tables import print_report
 
-    found = report(comparison)
-    print_report(out, found, format)
-    page = page_of(comparison, shlex.join(command_line()))
-    text = render(page)
-    for path in (folder / "report.html", *([Path(html)] if html else [])):
-        write_text(path, text)
-        note(f"report: {path}")
-    write_json(folder / "results.json", results_of(comparison))
-    if figures:
-        from opo_cli.report.figures import save_figures
+    found, written = report(comparison), []
+    try:
+        write_json(folder / "results.json", results_of(comparison))
+        page = page_of(comparison, shlex.join(command_line()))
+        text = render(page)
+        for path in (str(folder / "report.html"), *([html] if html else [])):
+            write_page(path, text)
+            written.append(f"report: {path}")
+        if figures:
+            from opo_cli.report.figures import save_figures
 
-        paths = save_figures(page, Path(figures))
-        note(f"{len(paths)} figures in {figures}")
+            paths = save_figures(page, Path(figures))
+            written.append(f"{len(paths)} figures in {figures}")
+    finally:
+        print_report(out, found, format)
+    for line in written:
+        note(line)
 
 
 def _algorithms(text: str | None) -> list[str] | None:

@@ -104,7 +104,7 @@ def _initial_policy(folder: RunFolder | None, device, precision):
         warn(f"no KL to the initial policy: {error.message}")
         return None
     if policy_id(path) != environment.get("initial_policy_id"):
-        warn(f"no KL to the initial policy: '{path}' has changed since the run started")
+        warn(f"no KL to the initial policy: '{path}' is not what the run started from")
         return None
     return policy
 
