@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, TimeoutError
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
@@ -121,6 +122,8 @@ class Workers:
             raise
 
     def _new_pool(self) -> ProcessPool:
+        # Its start unblocks signals: before the first worker's, which is to inherit them blocked.
+        resource_tracker.ensure_running()
         return ProcessPool(
             max_workers=self.config.num_workers,
             max_tasks=self.config.tasks_per_worker,
