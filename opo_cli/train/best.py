@@ -68,5 +68,11 @@ def load_best(folder: Path, policy, step: int) -> None:
             f"the best weights on the validation split: {error.message}",
             "--resume goes back to a checkpoint before them",
         ) from None
-    state = torch.load(path / WEIGHTS, map_location=policy.device, weights_only=True)
-    policy.load_state_dict(state)
+    try:
+        state = torch.load(path / WEIGHTS, map_location=policy.device, weights_only=True)
+        policy.load_state_dict(state)
+    except Exception as error:  # What does not fit surfaces as almost any type.
+        raise OpoError(
+            f"the best weights '{path}' are whole and do not load: {type(error).__name__}",
+            "go on with the version of torch that wrote them, or start anew with --out",
+        ) from error

@@ -68,6 +68,9 @@ def test_the_best_weights_are_sealed_and_come_back(tmp_path: Path):
     with pytest.raises(OpoError, match=r"best-000005/weights.pt' is damaged") as caught:
         load_best(tmp_path, model, 5)
     assert "--resume goes back" in caught.value.hint
+    save_best(tmp_path, torch.nn.Linear(3, 1), 7)
+    with pytest.raises(OpoError, match=r"best-000007' are whole and do not load: RuntimeError"):
+        load_best(tmp_path, model, 7)
 
 
 def evals_of(folder: Path) -> list[dict]:
