@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from opo_cli.errors import OpoError
+from opo_cli.files import disk_errors
 from opo_cli.redact import command_line
 
 LOCK = "lock"
@@ -28,9 +29,9 @@ def locked_by_us(file: Path) -> Iterator[None]:
     """
     path = file.parent / LOCK
     with _acquired(path) as opened:
-        opened.truncate(0)
-        opened.write(json.dumps(_ourselves()) + "\n")
-        opened.flush()
+        with disk_errors(path):  # At once: what a buffer keeps would fail again, without a name.
+            os.truncate(opened.fileno(), 0)
+            os.write(opened.fileno(), json.dumps(_ourselves()).encode() + b"\n")
         try:
             yield
         finally:
