@@ -58,7 +58,8 @@ def check_data(config: Config) -> None:
 
 
 def check_run(config: Config, folder: RunFolder, *, resume: bool) -> None:
-    """Checks that `folder` may take this run; writes nothing.
+    """Checks that `folder` may take this run; writes nothing, but tidies up behind a finished one
+    that was killed as it did.
 
     Raises:
         OpoError: the folder holds something else, a finished run, or one that `resume` does not
