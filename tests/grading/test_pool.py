@@ -196,7 +196,7 @@ def test_a_killed_worker_is_an_error_and_the_next_answers_are_graded(others: set
 
 
 def test_an_answer_that_takes_all_memory_says_so_and_the_next_is_graded():
-    workers = Workers(Grading(memory_megabytes=512, timeout_seconds=100, num_workers=1))
+    workers = Workers(Grading(memory_megabytes=512, timeout_seconds=400, num_workers=1))
     try:
         ((_, reason, _),) = workers.judge_all([Question("2^{10^{10}}", "3", True)])
         ((_, after, _),) = workers.judge_all([HALF])
@@ -212,7 +212,7 @@ from opo_cli.grading.workers import HALF, Workers
 
 if __name__ == "__main__":
     ballast = b"x" * (1536 * 2**20)
-    workers = Workers(Grading(memory_megabytes=512, timeout_seconds=100, num_workers=1))
+    workers = Workers(Grading(memory_megabytes=512, timeout_seconds=400, num_workers=1))
     for question in (Question("2^{10^{10}}", "3", True), HALF):
         print(*(reason for _, reason, _ in workers.judge_all([question])))
     workers.close()
@@ -231,7 +231,7 @@ def test_a_fat_parent_hides_no_worker_out_of_memory(in_tmp: Path):
 
 def test_a_worker_retires_after_a_large_right_answer_and_the_next_is_graded(others: set[int]):
     large = Question(r"\frac{2^{200000000}}{2^{200000000}}", "1", True)
-    workers = Workers(Grading(memory_megabytes=512, timeout_seconds=100, num_workers=1))
+    workers = Workers(Grading(memory_megabytes=512, timeout_seconds=400, num_workers=1))
     try:
         ((_, reason, _),) = workers.judge_all([large])
         before = pids(others)

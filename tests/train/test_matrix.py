@@ -303,11 +303,12 @@ def test_runs_at_once_share_the_threads_that_nobody_has_given_them(in_tmp, monke
 
     def threads(*algorithms: str, sets: Sequence[str], jobs: int, devices=()) -> list[str | None]:
         pool = pool_of(*algorithms, sets=sets, jobs=jobs, devices=devices)
-        pool._start_some()
-        found = [environment_of(child.pid).get(THREADS) for child in pool.running]
-        for child in pool.running:
-            child.kill()
-            child.wait()
+        with _leash() as pool.leash:  # Else they may have ended before we look.
+            pool._start_some()
+            found = [environment_of(child.pid).get(THREADS) for child in pool.running]
+            for child in pool.running:
+                child.kill()
+                child.wait()
         return found
 
     free, given = ["runtime.num_threads=0"], ["runtime.num_threads=1"]
