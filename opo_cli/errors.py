@@ -20,6 +20,12 @@ class NotFiniteError(OpoError):
     way."""
 
 
+def brief(value: object) -> str:
+    """A value as Python writes it, cut after 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one printable line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from opo_cli.errors import OpoError
+from opo_cli.errors import OpoError, brief
 
 Types = Mapping[str, type | tuple[type, ...]]
 NUMBER = (int, float)
@@ -48,14 +48,14 @@ def misshapen(record: Any, types: Types, needed: tuple[str, ...] = ()) -> str:
         needed: keys that must be there.
     """
     if not isinstance(record, dict):
-        return f"{_shown(record)} is no table"
+        return f"{brief(record)} is no table"
     for key, type_ in types.items():
         value = _found(record, key)
         if value is None and key in needed:
             return f"there is no {key}"
         is_bool = isinstance(value, bool)
         if value is not None and (is_bool or not isinstance(value, type_)):
-            return f"{key} is {_shown(value)}"
+            return f"{key} is {brief(value)}"
     return ""
 
 
@@ -71,8 +71,3 @@ def _found(record: Any, key: str) -> Any:
     for part in key.split("."):
         record = record.get(part) if isinstance(record, dict) else None
     return record
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

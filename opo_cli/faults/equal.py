@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opo_cli.errors import brief
+
 OF_THE_MACHINE = ("seconds", "_per_second", "_gigabytes", "crc32")
 """Ends of keys that tell of the machine, or of a line as a whole."""
 NOT_COMPARED = ("environment.json",)  # When, where and by which command.
@@ -33,20 +35,15 @@ class Difference:
 
     @property
     def relative(self) -> float | None:
-        """|a - b| / max(|a|, |b|); None where they are no numbers."""
+        """|a - b| / max(|a|, |b|), of two zeros 0; None where they are no numbers."""
         pair = (self.expected, self.found)
         if not all(isinstance(value, int | float) for value in pair):
             return None
-        return abs(pair[0] - pair[1]) / max(map(abs, pair))
+        return abs(pair[0] - pair[1]) / (max(map(abs, pair)) or 1)
 
     def __str__(self) -> str:
         place = " ".join(filter(None, (self.place, self.key)))
-        return f"{self.file}: {place}: {_short(self.expected)} there, {_short(self.found)} here"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        return f"{self.file}: {place}: {brief(self.expected)} there, {brief(self.found)} here"
 
 
 def differences(reference: Path, other: Path) -> Iterator[Difference]:

@@ -87,6 +87,7 @@ def test_the_sign_of_zero_and_a_type_count_and_nan_is_itself(pair):
         "certificate.json: a: 0.0 there, -0.0 here",
         "certificate.json: b: 1 there, 1.0 here",
     ]
+    assert [each.relative for each in differences(*pair)] == [0, 0]
 
 
 def test_a_ledger_differs_by_row_and_column(pair):
