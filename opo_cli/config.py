@@ -45,9 +45,11 @@ class Runtime(Section):
     num_threads: Amount = 0
     """CPU threads of torch; 0 leaves torch's default."""
     num_gpus: Count = 1
-    """GPUs that the preset was sized for."""
+    """GPUs that the preset was sized for, one for each rank of torchrun."""
     gpu_gigabytes: Annotated[float, Field(ge=0)] = 0.0
     """Memory of each of them; 0: the preset needs no GPU."""
+    timeout_seconds: Count = 1800
+    """How long a rank waits for the others, and for its engine to take new weights."""
 
 
 class Embedded(Section):
@@ -346,6 +348,8 @@ class Rollout(Section):
     room."""
     execution: Literal["auto", "eager", "compiled"] = "auto"
     """How vLLM runs the model; auto: compiled, with CUDA graphs, on a GPU, eager on a CPU."""
+    tensor_parallel: Count = 1
+    """Neighbouring ranks that share one vLLM, each with a part of every layer."""
 
 
 class Train(Section):
@@ -362,6 +366,8 @@ class Train(Section):
     """Keep each layer's input alone, and compute the rest again in the backward pass."""
     use_reference_offload: bool = False
     """Keep the reference policy in host memory while it is not used."""
+    use_cpu_offload: bool = False
+    """Under torchrun, keep weights, gradients and optimizer in host memory; AdamW runs there."""
 
 
 class Eval(Section):

@@ -20,6 +20,13 @@ class NotFiniteError(OpoError):
     way."""
 
 
+class OtherRankError(OpoError):
+    """What another rank tells: this one ends without a word."""
+
+    def __init__(self):
+        super().__init__("another rank has ended", "see what it says")
+
+
 def brief(value: object) -> str:
     """A value as Python writes it, cut after 60 characters."""
     text = repr(value)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ECHO_SECONDS = 5.0  # torchrun hands on to its ranks what the terminal has sent them already.
 
 
 class Interrupted(KeyboardInterrupt):
@@ -33,15 +35,21 @@ class Interrupts:
     `step()`: then it waits for the step's end, so that weights and log never part. A second signal
     does not wait; a third one kills.
 
+    Where several ranks work together (`is_shared`), it waits for the next work that can be
+    `abandonable` on all of them.
+
     Attributes:
         first: the signal that came first, if one has.
+        is_shared: whether other ranks have to stop with us.
     """
 
     _active: ClassVar[Interrupts | None] = None
 
     def __init__(self):
         self.first: int | None = None
-        self._is_held = False
+        self.is_shared = False
+        self._since = 0.0
+        self._is_held = self._is_abandonable = False
         self._seconds = math.inf
 
     @contextmanager
@@ -72,7 +80,8 @@ class Interrupts:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        self._raise_waiting()  # Where a library has swallowed it.
+        if not self.is_shared:
+            self._raise_waiting()  # Where a library has swallowed it.
         try:
             yield
         except OSError as error:  # The terminal, or the reader of our pipe, may have ended with us.
@@ -82,23 +91,64 @@ class Interrupts:
         finally:
             self._is_held = False
             signal.setitimer(signal.ITIMER_REAL, 0)
-        self._raise_waiting()
+        if not self.is_shared:
+            self._raise_waiting()
 
     def _raise_waiting(self) -> None:
         if self.first is not None:
             raise Interrupted(self.first)
 
+    @contextmanager
+    def _abandonable(self) -> Iterator[None]:
+        if self._is_held:
+            yield
+            return
+        self._raise_waiting()
+        self._is_abandonable = True
+        try:
+            yield
+        finally:
+            self._is_abandonable = False
+
     def _receive(self, number: int, frame) -> None:
         if self.first is not None:
+            if self.is_shared and time.monotonic() - self._since < ECHO_SECONDS:
+                return
             for each in self._obeyed:
                 signal.signal(each, signal.SIG_DFL)
             raise Interrupted(number, is_urgent=True)
-        self.first = number
-        if not self._is_held:
+        self.first, self._since = number, time.monotonic()
+        if not self._is_held and (self._is_abandonable or not self.is_shared):
             raise Interrupted(number)
         if self._seconds < math.inf:
             signal.setitimer(signal.ITIMER_REAL, max(self._seconds, 1e-3))  # 0 would be never.
 
     def _expire(self, number: int, frame) -> None:
         if self._is_held and self._seconds < math.inf:
-            self._raise_waiting()
+            # Other ranks may be further: what they have together is not saved.
+            raise Interrupted(self.first, is_urgent=self.is_shared)
+
+
+@contextmanager
+def abandonable() -> Iterator[None]:
+    """Around work of one rank whose end the others learn: a signal ends it at once, one that has
+    come before it does not let it begin."""
+    if Interrupts._active is None:
+        yield
+        return
+    with Interrupts._active._abandonable():
+        yield
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Around the work of several ranks; see `Interrupts.is_shared`."""
+    active = Interrupts._active
+    if active is None:
+        yield
+        return
+    active.is_shared = True
+    try:
+        yield
+    finally:
+        active.is_shared = False

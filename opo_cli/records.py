@@ -35,9 +35,14 @@ STEPS, EVALS = "steps.jsonl", "evals.jsonl"
 COPY = "restore the file from a copy, or remove the run"
 NOT_SHAPING = ("description", "compare", "checkpoint", "certificate", "ledger", "measure")
 ONLY_COST = {
-    "runtime": ("num_threads", "num_gpus", "gpu_gigabytes"),
-    "rollout": ("max_rows", "cache_gigabytes", "execution"),
-    "train": ("microbatch_tokens", "use_activation_checkpointing", "use_reference_offload"),
+    "runtime": ("num_threads", "num_gpus", "gpu_gigabytes", "timeout_seconds"),
+    "rollout": ("max_rows", "cache_gigabytes", "execution", "tensor_parallel"),
+    "train": (
+        "microbatch_tokens",
+        "use_activation_checkpointing",
+        "use_reference_offload",
+        "use_cpu_offload",
+    ),
 }
 """Memory and speed: what a run that ran out of one of them goes on with."""
 PACKAGES = (

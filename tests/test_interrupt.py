@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from opo_cli.train.interrupt import Interrupted, Interrupts
+from opo_cli.interrupt import Interrupted, Interrupts
 
 
 def test_a_signal_before_hold_abandons_the_step():

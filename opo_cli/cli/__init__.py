@@ -17,7 +17,7 @@ from opo_cli import __version__
 from opo_cli.cli import check, compare, doctor, eval, grade, lab, list, prepare, replay, show, train
 from opo_cli.console import complain
 from opo_cli.errors import OpoError
-from opo_cli.train.interrupt import Interrupts
+from opo_cli.interrupt import Interrupts
 
 USER_ERROR = 2
 AGAIN = "then give the same command again, with --resume if a run of opo train had begun"

@@ -84,9 +84,9 @@ def command(
     from opo_cli.model.device import check_gpus, warn_gpus
 
     warn_gpus(config) if dry_run and not check else check_gpus(config)
+    from opo_cli.interrupt import Interrupted
     from opo_cli.report.live import TrainView
     from opo_cli.report.spending import Spending
-    from opo_cli.train.interrupt import Interrupted
     from opo_cli.train.loop import train
     from opo_cli.train.plan import plan
 

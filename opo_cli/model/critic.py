@@ -30,4 +30,4 @@ class Critic(nn.Module):
 
     def values(self, sequences: Sequences, token_budget: int) -> Tensor:
         """(B, T) without gradient, over any number of rows."""
-        return by_microbatch(lambda part: (self(part),), sequences, token_budget)[0]
+        return by_microbatch(self, lambda part: (self(part),), sequences, token_budget)[0]

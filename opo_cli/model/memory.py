@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from opo_cli.errors import OpoError
+from opo_cli.model.sharding import device_of
 
 HOST_ALLOCATOR = "DefaultCPUAllocator"  # In the RuntimeError that torch raises on a CPU.
 
@@ -66,8 +67,9 @@ def host_copy(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, a frozen `model` is on `device`; afterwards where it was, as it was."""
-    if next(model.parameters()).device == device:
+    """Inside, a frozen `model` is on `device`; afterwards where it was, as it was. One in shards
+    sees to it itself."""
+    if device_of(model) == device:
         yield
         return
     kept = [(tensor, tensor.data) for tensor in _tensors(model)]

@@ -1,28 +1,200 @@
-"""Sums and maxima over ranks. One rank today; every denominator already goes through here."""
+"""The ranks of a run: how they join, what they sum, and where they meet.
+
+Every denominator goes through `all_sum`. Errors and signals of one rank reach the others where they
+meet (`on_all_ranks`, `from_main`); elsewhere torchrun ends the others.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from opo_cli.console import note
+from opo_cli.errors import OpoError, OtherRankError, first_line
+from opo_cli.interrupt import Interrupted, abandonable, shared
+from opo_cli.ranks import INTERFACES, is_launched, is_one_machine, local_rank, rank
+
+Result = TypeVar("Result")
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # Objects and metrics go through gloo.
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "onnection refused")
+EXPIRED = ("Timed out waiting", "timed out", "Timeout")
+
+_is_joined = False
+
+
+def is_joined() -> bool:
+    """Whether torchrun has started us and the ranks, perhaps but one, work together."""
+    return _is_joined
+
+
+def num_ranks() -> int:
+    """Of a run. An engine in our process may have set up a group of its own."""
+    return dist.get_world_size() if _is_joined else 1
+
+
+@contextmanager
+def joined(device: str, timeout_seconds: int) -> Iterator[None]:
+    """Around all that ranks do together; in a process of its own, nothing.
+
+    Args:
+        device: "cpu" or "cuda".
+        timeout_seconds: how long a rank waits for the others.
+
+    Raises:
+        OpoError: the others cannot be reached, do not come in that time, or have ended.
+    """
+    global _is_joined
+    if not is_launched() or _is_joined:
+        yield
+        return
+    if is_one_machine():
+        os.environ.update(INTERFACES)  # Nobody else has a business with us.
+    timeout = timedelta(seconds=timeout_seconds)
+    if device == "cuda":
+        torch.cuda.set_device(local_rank())
+    with _peers(timeout_seconds), shared():
+        dist.init_process_group(
+            BACKENDS[device],
+            timeout=timeout,
+            device_id=torch.device("cuda", local_rank()) if device == "cuda" else None,
+        )
+        _is_joined = True
+        yield
+        dist.barrier()
+        _is_joined = False
+        dist.destroy_process_group()  # Not after an error: it would wait for the others.
+
+
+@contextmanager
+def _peers(timeout_seconds: int) -> Iterator[None]:
+    """What collectives raise where another rank is gone, or late, in our words."""
+    try:
+        yield
+    except OpoError:
+        raise
+    except RuntimeError as error:
+        text = str(error)
+        if any(mark in text for mark in LOST):
+            note(f"rank {rank()}: another rank has ended")
+            raise OtherRankError from error
+        if isinstance(error, dist.DistError) or any(mark in text for mark in EXPIRED):
+            raise OpoError(
+                f"the other ranks did not come within {timeout_seconds} s: {first_line(error)}",
+                "look for what they say; --set runtime.timeout_seconds=N waits longer",
+            ) from error
+        raise
+
+
+# --- sums -----------------------------------------------------------------------------------------
 
 
 def all_sum(x: Tensor) -> Tensor:
     """The elementwise sum of `x` over all ranks; `x` itself where there is one."""
-    return _reduced(x, torch.distributed.ReduceOp.SUM)
+    return _reduced(x, dist.ReduceOp.SUM)
 
 
 def all_max(x: Tensor) -> Tensor:
     """The elementwise maximum of `x` over all ranks; `x` itself where there is one."""
-    return _reduced(x, torch.distributed.ReduceOp.MAX)
+    return _reduced(x, dist.ReduceOp.MAX)
 
 
-def num_ranks() -> int:
-    """An engine in our process may have set up a group of one rank, on a GPU for tensors there."""
-    is_set_up = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if is_set_up else 1
+def largest(number: int) -> int:
+    """Of a number of each rank's."""
+    return int(all_max(torch.tensor(number))) if num_ranks() > 1 else number
 
 
 def _reduced(x: Tensor, operation) -> Tensor:
     if num_ranks() > 1:
-        torch.distributed.all_reduce(x, op=operation)
+        dist.all_reduce(x, op=operation)
     return x
+
+
+# --- shards ---------------------------------------------------------------------------------------
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of it, from all ranks, which have to come along."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own(tensor: Tensor) -> Tensor:
+    """This rank's part of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+# --- meetings -------------------------------------------------------------------------------------
+
+
+def gathered(value: Result) -> list[Result]:
+    """What each rank gives, by rank."""
+    if num_ranks() == 1:
+        return [value]
+    found: list[Any] = [None] * num_ranks()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def on_all_ranks(compute: Callable[[], Result]) -> list[Result]:
+    """What `compute` returns on each rank, by rank.
+
+    What it raises on one of them, a signal included, ends it on all. It must not meet the other
+    ranks itself.
+    """
+    if num_ranks() == 1:
+        return [compute()]
+    found, error = None, None
+    try:
+        with abandonable():
+            found = compute()
+    except BaseException as raised:
+        error = raised
+    results = gathered((found, _signal(error)))
+    if error is not None:
+        raise error
+    for _, number in results:
+        if number is not None:
+            raise Interrupted(number) if number else OtherRankError()
+    return [found for found, _ in results]
+
+
+def from_main(compute: Callable[[], Result]) -> Result:
+    """What `compute` returns on rank 0, which alone calls it. What it raises there ends all."""
+    if num_ranks() == 1:
+        return compute()
+    return on_all_ranks(lambda: compute() if rank() == 0 else None)[0]
+
+
+def _signal(error: BaseException | None) -> int | None:
+    """Of an error the signal behind it, 0: none; None: all is well."""
+    if error is None:
+        return None
+    return error.number if isinstance(error, Interrupted) else 0
+
+
+# --- shares ---------------------------------------------------------------------------------------
+
+
+def share_of(count: int, place: int, num_shares: int) -> range:
+    """The neighbours among `count` things that fall to a place; sizes differ by one at most."""
+    return range(count * place // num_shares, count * (place + 1) // num_shares)
+
+
+def balanced(weights: Sequence[int], num_shares: int) -> list[list[int]]:
+    """Places of `weights`, dealt so that sums are near each other: the heaviest first, each to
+    whoever has least (Graham's LPT rule, within 4/3 of the best largest sum). In order within a
+    share; empty ones where there are too few."""
+    shares: list[list[int]] = [[] for _ in range(num_shares)]
+    sums = [0] * num_shares
+    for place in sorted(range(len(weights)), key=lambda i: -weights[i]):
+        least = sums.index(min(sums))
+        shares[least].append(place)
+        sums[least] += weights[place]
+    return [sorted(share) for share in shares]

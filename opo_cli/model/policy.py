@@ -11,6 +11,7 @@ import torch
 from opo_cli.errors import NotFiniteError, OpoError
 from opo_cli.files import MANIFEST, check_seal
 from opo_cli.model.folder import hush_transformers, model_source
+from opo_cli.model.parallel import own
 from opo_cli.model.precision import Precision, logits_of, run_layers, set_precision
 from opo_cli.model.shape import PROMPT_ROOM
 from opo_cli.model.trust import refusal, trusted_config
@@ -101,10 +102,17 @@ def load_policy(path: str, device: torch.device, precision: Precision = FLOAT32)
     return model, tokenizer
 
 
+def load_tokenizer(path: str):
+    """Of a model that `load_policy` has loaded elsewhere."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model_source(path), trust_remote_code=False)
+
+
 def name_of_not_finite(module: torch.nn.Module) -> str | None:
-    """The first weight with a NaN or an infinity in it."""
+    """The first weight with a NaN or an infinity in it, in this rank's part."""
     named = list(module.named_parameters())
-    is_finite = torch.stack([p.detach().isfinite().all() for _, p in named]).tolist()
+    is_finite = torch.stack([own(p.detach()).isfinite().all() for _, p in named]).tolist()
     return next((n for (n, _), good in zip(named, is_finite, strict=True) if not good), None)
 
 

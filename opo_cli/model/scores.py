@@ -18,6 +18,7 @@ from opo_cli.model.footprint import MAX_LOGITS
 from opo_cli.model.memory import on_device
 from opo_cli.model.precision import Precision, logits_of, precision_of, run_layers
 from opo_cli.model.sequences import Sequences
+from opo_cli.model.sharding import rounds, with_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,11 @@ def token_scores(model, sequences: Sequences, *, entropy_gradient: bool = False)
     positions reach the head.
     """
 
-    hidden, targets = _policy_hidden(model, sequences), _targets(sequences)
-    columns = chunked_scores(model, hidden, targets, entropy_gradient=entropy_gradient)
+    def compute(sequences: Sequences) -> tuple[Tensor, ...]:
+        hidden, targets = _policy_hidden(model, sequences), _targets(sequences)
+        return chunked_scores(model, hidden, targets, entropy_gradient=entropy_gradient)
+
+    columns = with_weights(model, compute, sequences)
     return TokenScores(*(spread(values, sequences.mask) for values in columns))
 
 
@@ -143,19 +147,30 @@ def _scores(all_logprobs: Tensor, targets: Tensor, entropy_gradient: bool) -> tu
 
 @torch.no_grad()
 def by_microbatch(
-    compute: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, token_budget: int
+    model: nn.Module,
+    compute: Callable[[Sequences], tuple[Tensor, ...]],
+    sequences: Sequences,
+    token_budget: int,
 ) -> tuple[Tensor, ...]:
     """Runs `compute` (Sequences -> tensors (b, t)) over microbatches, rows back in order.
+
+    Args:
+        model: what `compute` evaluates; where it is in shards, all ranks come along to the last
+            microbatch of any.
 
     Returns:
         (B, T) tensors, zero where masked.
     """
     outputs: list[Tensor] = []
-    for rows in sequences.microbatches(token_budget):
-        parts = compute(sequences.select(rows))
+    for rows in rounds(model, sequences.microbatches(token_budget)):
+        if rows is None:
+            parts = compute(Sequences.filler(sequences.lengths.device))
+        else:
+            parts = compute(sequences.select(rows))
         outputs = outputs or [part.new_zeros(sequences.mask.shape) for part in parts]
-        for whole, part in zip(outputs, parts, strict=True):
-            whole[rows, : part.shape[1]] = part
+        if rows is not None:
+            for whole, part in zip(outputs, parts, strict=True):
+                whole[rows, : part.shape[1]] = part
     return tuple(outputs)
 
 
@@ -168,7 +183,7 @@ def score(model, sequences: Sequences, token_budget: int) -> TokenScores:
         return scores.logprobs, scores.entropy, scores.logit_norms
 
     with on_device(model, sequences.input_ids.device):
-        return TokenScores(*by_microbatch(compute, sequences, token_budget))
+        return TokenScores(*by_microbatch(model, compute, sequences, token_budget))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +207,17 @@ def divergence(model, other, sequences: Sequences, token_budget: int) -> Diverge
     def compared(ours: Tensor, theirs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         return _compared(_logprobs(model, ours), _logprobs(other, theirs), targets)
 
-    def compute(part: Sequences) -> tuple[Tensor, ...]:
+    def columns(part: Sequences) -> tuple[Tensor, ...]:
         hidden = [_policy_hidden(each, part) for each in (model, other)]
-        columns = in_chunks(compared, _vocab_size(model), *hidden, _targets(part))
-        return tuple(spread(values, part.mask) for values in columns)
+        return in_chunks(compared, _vocab_size(model), *hidden, _targets(part))
+
+    def compute(part: Sequences) -> tuple[Tensor, ...]:
+        found = with_weights(model, with_weights, other, columns, part)
+        return tuple(spread(values, part.mask) for values in found)
 
     device = sequences.input_ids.device
     with on_device(model, device), on_device(other, device):
-        return Divergence(*by_microbatch(compute, sequences, token_budget))
+        return Divergence(*by_microbatch(model, compute, sequences, token_budget))
 
 
 def _compared(ours: Tensor, theirs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:

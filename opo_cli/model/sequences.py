@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NO_ROWS = torch.zeros(0, 0, dtype=torch.long)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequences:
@@ -31,11 +33,18 @@ class Sequences:
             torch.tensor([*prompt, *response])
             for prompt, response in zip(prompts, responses, strict=True)
         ]
-        return Sequences(
-            input_ids=torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device),
-            prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], device=device),
-            lengths=torch.tensor([len(response) for response in responses], device=device),
+        lengths = torch.tensor(
+            [[len(part) for part in parts] for parts in (prompts, responses)],
+            dtype=torch.long,
+            device=device,
         )
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else NO_ROWS
+        return Sequences(input_ids=ids.to(device), prompt_lengths=lengths[0], lengths=lengths[1])
+
+    @staticmethod
+    def filler(device: torch.device) -> Sequences:
+        """A row for a forward pass of which only others have use."""
+        return Sequences.pack([[0]], [[0]], device)
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
@@ -49,7 +58,7 @@ class Sequences:
     def select(self, rows: Tensor) -> Sequences:
         """Some rows, padding cut back to their longest."""
         prompt_lengths, lengths = self.prompt_lengths[rows], self.lengths[rows]
-        width = int((prompt_lengths + lengths).max())
+        width = int((prompt_lengths + lengths).max()) if len(lengths) else 0
         return Sequences(
             input_ids=self.input_ids[rows, :width], prompt_lengths=prompt_lengths, lengths=lengths
         )
@@ -57,8 +66,10 @@ class Sequences:
     def microbatches(self, token_budget: int) -> list[Tensor]:
         """Row indices sorted by length and cut so that rows x longest <= `token_budget`.
 
-        A row longer than the budget stands alone.
+        A row longer than the budget stands alone. Of no rows there are none.
         """
+        if not len(self):
+            return []
         totals = self.prompt_lengths + self.lengths
         order = totals.argsort(stable=True)
         cuts, start = [], 0

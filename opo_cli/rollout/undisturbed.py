@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 
 import torch
 
+from opo_cli.ranks import INTERFACES, is_one_machine
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OWN_PREFIX = "VLLM_"  # Variables that vLLM reads again later.
 SETTINGS = {
@@ -29,9 +31,6 @@ SETTINGS = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
 }
-LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
-INTERFACES = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
-"""Its process groups, of us alone, listen for others: at the machine's own address, by default."""
 
 
 def settings_before_import() -> None:
@@ -45,7 +44,8 @@ def settings_before_import() -> None:
 def undisturbed() -> Iterator[None]:
     """Around what vLLM does at its start: the process is afterwards what it was before."""
     environment = dict(os.environ)
-    os.environ.update(INTERFACES)
+    if is_one_machine():
+        os.environ.update(INTERFACES)
     set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     handlers, excepthook, path = _handlers(), sys.excepthook, list(sys.path)

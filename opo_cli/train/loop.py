@@ -23,6 +23,7 @@ from opo_cli.errors import NotFiniteError, OpoError
 from opo_cli.evaluate.run import Evaluator, check_requests, over_all
 from opo_cli.files import make_folder, read_json, remove_folder, sync_tree, write_json
 from opo_cli.grading.pool import Grader
+from opo_cli.interrupt import Interrupted, Interrupts
 from opo_cli.model.device import training_device
 from opo_cli.model.folder import policy_id
 from opo_cli.model.policy import check_context, choose_device, load_policy
@@ -39,7 +40,6 @@ from opo_cli.train.budget import evaluation_bytes
 from opo_cli.train.check import worst_step
 from opo_cli.train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from opo_cli.train.forecast import check_lines
-from opo_cli.train.interrupt import Interrupted, Interrupts
 from opo_cli.train.learner import Learner, make_reference, new_learner
 from opo_cli.train.outputs import start_run
 from opo_cli.train.plan import asked_engine, engine_of

@@ -1,0 +1,44 @@
+"""Which of a run's processes this one is, as torchrun tells it. No torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+INTERFACES = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
+"""Process groups within a machine listen for others, by default at the machine's own address."""
+
+
+def is_launched() -> bool:
+    """Whether torchrun has started this process; variables such as RANK alone may be another's."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def rank() -> int:
+    """From 0, over all machines."""
+    return int(os.environ["RANK"]) if is_launched() else 0
+
+
+def local_rank() -> int:
+    """From 0, on this machine; it is also the number of the process's GPU."""
+    return int(os.environ["LOCAL_RANK"]) if is_launched() else 0
+
+
+def world_size() -> int:
+    """Processes of the run."""
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
+
+
+def is_one_machine() -> bool:
+    return not is_launched() or os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]
+
+
+def is_main() -> bool:
+    """Whether it is the process that prints and writes."""
+    return rank() == 0
+
+
+def num_restarts() -> int:
+    """How often torchrun has started all processes anew (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if is_launched() else 0
