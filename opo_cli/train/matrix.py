@@ -22,11 +22,11 @@ from pathlib import Path
 from opo_cli.config import Config
 from opo_cli.console import note, warn
 from opo_cli.errors import OpoError
+from opo_cli.interrupt import Interrupted, Interrupts
 from opo_cli.model.device import check_gpus, gpus, num_cores, training_device
 from opo_cli.records import RUNS, RunFolder
 from opo_cli.train.cells import Cell
 from opo_cli.train.duration import longest_first
-from opo_cli.train.interrupt import Interrupted, Interrupts
 from opo_cli.train.progress import Display, display
 from opo_cli.train.warmstart import is_prepared
 

@@ -20,7 +20,7 @@ from opo_cli.errors import OpoError
 from opo_cli.model.device import num_cores
 from opo_cli.presets import resolve
 from opo_cli.train.cells import plan_matrix
-from opo_cli.train.interrupt import Interrupts
+from opo_cli.interrupt import Interrupts
 from opo_cli.train.matrix import (
     DEVICES,
     THREADS,
@@ -38,7 +38,7 @@ from opo_cli.train.progress import Display
 SCRIPT = """
 import sys
 from opo_cli.train.cells import plan_matrix
-from opo_cli.train.interrupt import Interrupted
+from opo_cli.interrupt import Interrupted
 from opo_cli.train.matrix import run_matrix
 algorithms, steps = sys.argv[1:]
 sets = ["eval.benchmarks=[]", "eval.validation=[]", f"train.steps={steps}"]
