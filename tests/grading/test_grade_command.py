@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.endless import ENDLESS
+
 ROWS = [
     {"id": 1, "prediction": r"so \boxed{\frac12}", "answer": "0.5"},
     {"id": 2, "prediction": r"\boxed{[bold]7[/bold]}", "gold": "8", "extra": {"a": [1]}},
@@ -189,9 +191,9 @@ def test_no_torch_is_imported(file: Path):
 
 def test_ctrl_c_leaves_no_worker_and_no_traceback(in_tmp: Path):
     """The workers hold our stdout open: it ends when the last of them does."""
-    heavy = r"\boxed{\int_0^{1} e^{\sin(\cos(\tan(x^{x})))} \ln(\ln(1+x^x)) dx}"
-    Path("heavy.jsonl").write_text(json.dumps({"prediction": heavy, "answer": "3"}) + "\n")
-    arguments = ["grade", "heavy.jsonl", "--set", "grading.timeout_seconds=600"]
+    row = {"prediction": rf"\boxed{{{ENDLESS}}}", "answer": "3"}
+    Path("endless.jsonl").write_text(json.dumps(row) + "\n")
+    arguments = ["grade", "endless.jsonl", "--set", "grading.timeout_seconds=600"]
     process = subprocess.Popen(
         [sys.executable, "-m", "opo_cli", *arguments],
         stdout=subprocess.PIPE,
@@ -206,4 +208,4 @@ def test_ctrl_c_leaves_no_worker_and_no_traceback(in_tmp: Path):
     assert (process.returncode, out) == (130, b"")
     assert b"Traceback" not in err
     assert b"interrupted: nothing was written" in err
-    assert not Path("heavy.graded.jsonl").exists()
+    assert not Path("endless.graded.jsonl").exists()

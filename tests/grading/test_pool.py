@@ -22,10 +22,10 @@ from opo_cli.grading.grader import Question
 from opo_cli.grading.pool import Case, Grader
 from opo_cli.grading.workers import HALF, HANGING, THIRD, Workers
 from opo_cli.types import FinishReason, Grade, Group, Problem, Prompt, Rollout
+from tests.endless import ENDLESS
 
 ROOT, ROOT_ANSWER = r"\boxed{\sqrt8}", r"2\sqrt2"
-HEAVY = r"\boxed{\int_0^{1} e^{\sin(\cos(\tan(x^{x})))} \ln(\ln(1+x^x)) dx}"
-"""It takes many seconds, and no screen sees that."""
+HANGS = rf"\boxed{{{ENDLESS}}}"
 
 
 def rollout(text: str, finish_reason: FinishReason = "stop") -> Rollout:
@@ -155,7 +155,7 @@ def test_a_hanging_answer_is_a_timeout_and_holds_up_no_other(others: set[int]):
         grade(grader, ROOT, ROOT_ANSWER)
         start = time.monotonic()
         grades = grader.grade_texts(
-            [Case(HEAVY, "3"), *ordinary],
+            [Case(HANGS, "3"), *ordinary],
             on_done=lambda _: finished.append(time.monotonic() - start),
         )
         assert grade(grader, r"\boxed{\sqrt{12}}", r"2\sqrt3").reason == "correct"
@@ -174,7 +174,7 @@ def test_a_wall_clock_that_jumps_times_out_what_hangs_and_nothing_else(jump: flo
     ordinary = [Case(rf"\boxed{{\sqrt{{{3 * n * n}}}}}", rf"{n}\sqrt3") for n in range(2, 22)]
     with Grader(Grading(timeout_seconds=5, num_workers=2)) as grader:
         start = time.monotonic()
-        grades = grader.grade_texts([Case(HEAVY, "3"), *ordinary])
+        grades = grader.grade_texts([Case(HANGS, "3"), *ordinary])
         assert time.monotonic() - start < 60  # Its start included.
     assert [grade.reason for grade in grades] == ["timeout", *["correct"] * 20]
 
@@ -188,7 +188,7 @@ def test_a_killed_worker_is_an_error_and_the_next_answers_are_graded(others: set
         (worker,) = pids(others)
         timer = threading.Timer(2.0, os.kill, (worker, signal.SIGKILL))
         timer.start()
-        killed = grade(grader, HEAVY, "3")
+        killed = grade(grader, HANGS, "3")
         timer.join()
         assert (killed.reason, killed.reward) == ("error", 0)
         assert grade(grader, r"\boxed{\sqrt{12}}", r"2\sqrt3").reason == "correct"
@@ -299,7 +299,7 @@ def test_an_interrupt_does_not_wait_for_a_hanging_answer(others: set[int]):
         with Grader(Grading(timeout_seconds=60, num_workers=1)) as grader:
             grade(grader, ROOT, ROOT_ANSWER)
             threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-            grade(grader, HEAVY, "3")
+            grade(grader, HANGS, "3")
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
@@ -315,7 +315,7 @@ from opo_cli.grading.pool import Case, Grader
 grader = Grader(Grading(timeout_seconds=600, num_workers=2))
 grader.grade_texts([Case(r"{ROOT}", r"{ROOT_ANSWER}")])
 print("ready", flush=True)
-grader.grade_texts([Case(r"{HEAVY}", "3")])
+grader.grade_texts([Case(r"{HANGS}", "3")])
 """
 
 

@@ -18,9 +18,8 @@ import pytest
 
 from opo_cli.data.tiny import CHAINS
 from opo_cli.presets import resolve
+from tests.endless import ENDLESS
 
-HEAVY = r"\int_0^{1} e^{\sin(\cos(\tan(x^{x})))} \ln(\ln(1+x^x)) dx"
-"""As in the pool's own test: many seconds."""
 HUGE = "2^{10^{10}}"
 """Beyond any worker's memory."""
 STEPS = 3
@@ -76,7 +75,7 @@ def workers_of(parent: int) -> list[int]:
 
 
 def test_hanging_and_greedy_answers_are_counted_and_the_run_goes_on(base, in_tmp):
-    write_problems(Path("problems.jsonl"), {0: HEAVY, 1: HUGE})
+    write_problems(Path("problems.jsonl"), {0: ENDLESS, 1: HUGE})
     with training(base, "train.steps=1", "grading.memory_megabytes=512") as child:
         _, told = child.communicate(timeout=300)
     assert child.returncode == 0, told
@@ -88,7 +87,7 @@ def test_hanging_and_greedy_answers_are_counted_and_the_run_goes_on(base, in_tmp
 
 def test_killed_workers_are_replaced_and_the_run_goes_on(base, in_tmp):
     """Whoever kills them: the kernel that runs out of memory, for one."""
-    write_problems(Path("problems.jsonl"), {0: HEAVY})
+    write_problems(Path("problems.jsonl"), {0: ENDLESS})
     num_killed, log = 0, Path("run/steps.jsonl")
     with training(base) as child:
         while child.poll() is None:
@@ -110,7 +109,7 @@ def test_killed_workers_are_replaced_and_the_run_goes_on(base, in_tmp):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_no_worker_outlives_its_training(number, base, in_tmp, marked):
     """One of them hangs."""
-    write_problems(Path("problems.jsonl"), {0: HEAVY})
+    write_problems(Path("problems.jsonl"), {0: ENDLESS})
     mark = uuid.uuid4().hex
     with training(base, "grading.timeout_seconds=60", OPO_TEST_MARK=mark) as child:
         deadline = time.monotonic() + 120
