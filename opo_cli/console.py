@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from opo_cli.ranks import is_joined, is_main, local_rank, rank
 from opo_cli.redact import redacted
 
 PIPE_WIDTH = 100  # Columns of a table that goes into a pipe, where no terminal says its width.
@@ -26,7 +27,7 @@ class _Console(Console):
 
 
 def _console(*, stderr: bool) -> Console:
-    console = _Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False, quiet=not (stderr or is_main()))
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
     return console
@@ -56,19 +57,24 @@ def _line(text: str) -> str:
     return inert(redacted(text).strip("\n").replace("\n", "\\n"), err)
 
 
-def note(message: str) -> None:
-    """One plain line of talk."""
-    err.print(_line(message), soft_wrap=True)
+def note(message: str, *, is_of_every_rank: bool = False) -> None:
+    """One plain line of talk, of rank 0."""
+    if is_main() or is_of_every_rank:
+        err.print(_line(message), soft_wrap=True)
 
 
 def warn(message: str) -> None:
-    """Something that the user should know and that does not stop the work."""
-    err.print(f"[yellow]warning:[/] {_line(message)}", soft_wrap=True)
+    """Something that the user should know and that does not stop the work; of rank 0."""
+    if is_main():
+        err.print(f"[yellow]warning:[/] {_line(message)}", soft_wrap=True)
 
 
 def complain(message: str, hint: str) -> None:
     """The two lines of an error. Unwrapped, so that a script can read them."""
-    err.print(f"[bold red]error:[/] {_line(message)}", soft_wrap=True)
+    if not is_joined() and local_rank():
+        return  # So far all ranks of a machine find the same.
+    who = f"rank {rank()}: " if rank() else ""
+    err.print(f"[bold red]error:[/] {_line(who + message)}", soft_wrap=True)
     err.print(f"[bold cyan]hint:[/] {_line(hint)}", soft_wrap=True)
 
 
@@ -80,6 +86,9 @@ Update = Callable[[float, str], None]
 def progress(description: str, total: float) -> Iterator[Update]:
     """A bar on stderr; a few plain lines where stderr is no terminal."""
     started = time.monotonic()
+    if not is_main():
+        yield lambda done, word="": None
+        return
     if err.is_terminal:
         columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f}%")
         with Progress(

@@ -42,3 +42,16 @@ def is_main() -> bool:
 def num_restarts() -> int:
     """How often torchrun has started all processes anew (`--max-restarts`)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if is_launched() else 0
+
+
+_is_joined = False
+
+
+def set_joined(value: bool) -> None:
+    global _is_joined
+    _is_joined = value
+
+
+def is_joined() -> bool:
+    """Whether torchrun has started us and the ranks, perhaps but one, work together."""
+    return _is_joined

@@ -23,12 +23,16 @@ from opo_cli.evaluate.summary import summarise
 from opo_cli.grading.grader import grader_version
 from opo_cli.grading.pool import Grader
 from opo_cli.model.memory import out_of_memory
+from opo_cli.model.parallel import from_main, num_ranks, on_all_ranks, on_main, share_of
 from opo_cli.model.policy import check_context, room_for_response
 from opo_cli.model.scores import divergence, score
 from opo_cli.model.sequences import Sequences
+from opo_cli.model.sharding import device_of
+from opo_cli.ranks import rank
 from opo_cli.records import source_digest
 from opo_cli.rl.objectives import k1, k3
 from opo_cli.rollout.engine import Engine, engine_settings, not_finite
+from opo_cli.rollout.shares import graded_groups
 from opo_cli.types import GradedGroup, ProblemSet, Prompt, Sampling
 
 CODE = ("evaluate", "grading", "rollout", "data", "model", "types.py", "rl/objectives.py")
@@ -125,16 +129,16 @@ class Evaluator:
             left = [name for name in jobs if name not in records]
             # Runs that start together share the initial policy's evaluation.
             free = (name for name in left if not jobs[name].file.is_busy)
-            name = next(free, left[0])
+            name = from_main(lambda free=free, left=left: next(free, left[0]))
             records[name] = self._record(jobs[name], report)
         return [records[name] for name in names]
 
     def _record(self, job: _Job, report: Report) -> dict[str, Any]:
         started, file = time.monotonic(), job.file
-        with file.locked():
-            done = file.read()
+        with on_main(file.locked):
+            done = from_main(file.read)
             for part in self._missing(job, done, report):
-                file.add(part)
+                from_main(lambda part=part: file.add(part))
                 done |= {each.id: each for each in part}
         count = len(job.prompts) * job.sampling.num_responses
         report(job.benchmark, count, count)
@@ -165,7 +169,7 @@ class Evaluator:
         identity = settings | {
             "policy": policy_id,
             "has_kl": self._compared is not None,
-            "device": self.policy.device.type,
+            "device": device_of(self.policy).type,
             "sampler_dtype": (
                 engine_settings(self.config).dtype if self.engine.name == "vllm" else "the policy's"
             ),
@@ -214,31 +218,47 @@ class Evaluator:
     ) -> Iterator[list[ProblemSamples]]:
         """Samples what is not `done`, as many problems at a time as are decoded at once."""
         count, total = job.sampling.num_responses, len(job.prompts)
-        size = max(1, self.config.rollout.max_rows // count)
+        width = self.config.rollout.tensor_parallel
+        size = max(1, self.config.rollout.max_rows // count) * max(1, num_ranks() // width)
         for start in range(0, total, size):
             part = job.prompts[start : start + size]
             if all(prompt.problem.id in done for prompt in part):
                 continue
-            groups = self.engine.generate(
+            graded = graded_groups(
                 part,
                 job.sampling,
+                self.engine,
+                self.grader,
                 stream=job.stream,
                 first_row=start * count,
+                ranks_per_engine=width,
+                require_stop=self.config.eval.require_stop,
                 progress=lambda rows, _, first=start * count: report(
-                    job.benchmark, first + rows, total * count
+                    job.benchmark, first + rows * num_ranks() // width, total * count
                 ),
             )
-            graded = self.grader.grade(groups, require_stop=self.config.eval.require_stop)
             found = self._measured(graded)
             yield [each for each in found if each.id not in done]
 
     def _measured(self, graded: Sequence[GradedGroup]) -> list[ProblemSamples]:
-        """Grades, and what the policy says of each response, as samples."""
+        """Grades, and what the policy says of each response, as samples. Each rank scores a share;
+        all get all."""
+        version = graded[0].group.policy_version
+        rows = share_of(len(graded), rank(), num_ranks())
+        graded = graded[rows.start : rows.stop]
         prompts = [group.group.prompt.token_ids for group in graded for _ in group.grades]
         responses = [rollout.token_ids for group in graded for rollout in group.group.rollouts]
         with out_of_memory("scoring the evaluation", self._what_to_lower(prompts, responses)):
-            sequences = Sequences.pack(prompts, responses, self.policy.device)
-            sums = iter(self._sums(sequences, graded[0].group.policy_version))
+            sequences = Sequences.pack(prompts, responses, device_of(self.policy))
+            columns = self._columns(sequences)
+        shares = on_all_ranks(lambda: self._samples(graded, columns, version))
+        return [samples for share in shares for samples in share]
+
+    def _samples(
+        self, graded: Sequence[GradedGroup], columns: dict[str, Tensor], version: int
+    ) -> list[ProblemSamples]:
+        """Raises NotFiniteError."""
+        sums = iter(self._sums(columns, version))
         return [
             ProblemSamples(
                 id=group.group.prompt.problem.id,
@@ -264,7 +284,9 @@ class Evaluator:
     def _what_to_lower(self, prompts: list, responses: list) -> str:
         """Where scores do not fit beside the engine, which is awake."""
         budget = self.config.train.microbatch_tokens
-        if budget > max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True)):
+        if not responses or budget > max(
+            len(p) + len(r) for p, r in zip(prompts, responses, strict=True)
+        ):
             hint = f"--set train.microbatch_tokens={budget // 2}"
         else:  # A microbatch is one row already.
             half = max(1, max(map(len, responses)) // 2)
@@ -272,20 +294,21 @@ class Evaluator:
         is_vllm = self.engine.name == "vllm"
         return f"{hint}, or a smaller rollout.cache_gigabytes" if is_vllm else hint
 
-    def _sums(self, sequences: Sequences, version: int) -> list[dict[str, float]]:
-        """Per response, over its tokens. Raises NotFiniteError."""
+    def _columns(self, sequences: Sequences) -> dict[str, Tensor]:
+        """(B, T) each, nats."""
         budget = self.config.train.microbatch_tokens
-        columns: dict[str, Tensor]
         if self._compared is None:
-            columns = {"entropy": score(self.policy, sequences, budget).entropy}
-        else:
-            found = divergence(self.policy, self._compared, sequences, budget)
-            columns = {
-                "entropy": found.entropy,
-                "kl": found.kl,
-                "kl_k1": k1(found.log_ratio),
-                "kl_k3": k3(found.log_ratio),
-            }
+            return {"entropy": score(self.policy, sequences, budget).entropy}
+        found = divergence(self.policy, self._compared, sequences, budget)
+        return {
+            "entropy": found.entropy,
+            "kl": found.kl,
+            "kl_k1": k1(found.log_ratio),
+            "kl_k3": k3(found.log_ratio),
+        }
+
+    def _sums(self, columns: dict[str, Tensor], version: int) -> list[dict[str, float]]:
+        """Per response, over its tokens. Raises NotFiniteError."""
         sums = torch.stack([values.sum(1) for values in columns.values()], dim=1)
         if not sums.isfinite().all():  # The engine's own, in another precision, may be.
             raise not_finite(self.policy, version)

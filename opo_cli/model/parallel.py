@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,24 +20,25 @@ from torch.distributed.tensor import DTensor
 from opo_cli.console import note
 from opo_cli.errors import OpoError, OtherRankError, first_line
 from opo_cli.interrupt import Interrupted, abandonable, shared
-from opo_cli.ranks import INTERFACES, is_launched, is_one_machine, local_rank, rank
+from opo_cli.ranks import (
+    INTERFACES,
+    is_joined,
+    is_launched,
+    is_one_machine,
+    local_rank,
+    rank,
+    set_joined,
+)
 
 Result = TypeVar("Result")
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # Objects and metrics go through gloo.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "onnection refused")
 EXPIRED = ("Timed out waiting", "timed out", "Timeout")
 
-_is_joined = False
-
-
-def is_joined() -> bool:
-    """Whether torchrun has started us and the ranks, perhaps but one, work together."""
-    return _is_joined
-
 
 def num_ranks() -> int:
     """Of a run. An engine in our process may have set up a group of its own."""
-    return dist.get_world_size() if _is_joined else 1
+    return dist.get_world_size() if is_joined() else 1
 
 
 @contextmanager
@@ -51,8 +52,7 @@ def joined(device: str, timeout_seconds: int) -> Iterator[None]:
     Raises:
         OpoError: the others cannot be reached, do not come in that time, or have ended.
     """
-    global _is_joined
-    if not is_launched() or _is_joined:
+    if not is_launched() or is_joined():
         yield
         return
     if is_one_machine():
@@ -66,10 +66,10 @@ def joined(device: str, timeout_seconds: int) -> Iterator[None]:
             timeout=timeout,
             device_id=torch.device("cuda", local_rank()) if device == "cuda" else None,
         )
-        _is_joined = True
+        set_joined(True)
         yield
         dist.barrier()
-        _is_joined = False
+        set_joined(False)
         dist.destroy_process_group()  # Not after an error: it would wait for the others.
 
 
@@ -83,7 +83,7 @@ def _peers(timeout_seconds: int) -> Iterator[None]:
     except RuntimeError as error:
         text = str(error)
         if any(mark in text for mark in LOST):
-            note(f"rank {rank()}: another rank has ended")
+            note(f"rank {rank()}: another rank has ended", is_of_every_rank=True)
             raise OtherRankError from error
         if isinstance(error, dist.DistError) or any(mark in text for mark in EXPIRED):
             raise OpoError(
@@ -170,6 +170,18 @@ def from_main(compute: Callable[[], Result]) -> Result:
     if num_ranks() == 1:
         return compute()
     return on_all_ranks(lambda: compute() if rank() == 0 else None)[0]
+
+
+@contextmanager
+def on_main(make: Callable[[], AbstractContextManager]) -> Iterator[None]:
+    """Inside what `make` returns, which rank 0 alone makes and enters."""
+    with ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(make())
+
+        from_main(enter)
+        yield
 
 
 def _signal(error: BaseException | None) -> int | None:

@@ -27,11 +27,11 @@ from torch.distributed.fsdp import (
 )
 
 from opo_cli.model.folder import model_source
-from opo_cli.model.parallel import is_joined, largest, on_all_ranks, whole
+from opo_cli.model.parallel import largest, on_all_ranks, whole
 from opo_cli.model.policy import FLOAT32, load_policy, load_tokenizer
 from opo_cli.model.precision import Precision, set_precision
 from opo_cli.model.trust import trusted_config
-from opo_cli.ranks import is_main
+from opo_cli.ranks import is_joined, is_main
 
 Item = TypeVar("Item")
 DEVICE = "opo_device"

@@ -47,13 +47,24 @@ def group_is_constant(x: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
     return (low >= high)[groups]
 
 
-def group_correlation(x: Tensor, y: Tensor, groups: Tensor) -> Tensor:
-    """Pearson's correlation of `x` and `y` (B,), each less its group's mean. Scalar; NaN where one
-    of them does not vary within any group."""
+def group_correlation(x: Tensor, y: Tensor, groups: Tensor, all_sum: AllSum = one_rank) -> Tensor:
+    """Pearson's correlation of `x` and `y` (B,), each less its group's mean, over all ranks, which
+    hold whole groups. Scalar; NaN where one of them does not vary within any group."""
     x, y = x.double(), y.double()  # Where the mean of equal fp32 numbers is that number.
     count = group_sum(x.new_ones(x.shape), groups)
     x, y = x - group_sum(x, groups) / count, y - group_sum(y, groups) / count
-    return (x * y).sum() / (x.square().sum() * y.square().sum()).sqrt()
+    sums = x.new_tensor([float((x * y).sum()), float(x.square().sum()), float(y.square().sum())])
+    both, xs, ys = all_sum(sums).unbind()
+    return both / (xs * ys).sqrt()
+
+
+def variance(x: Tensor, all_sum: AllSum = one_rank) -> float:
+    """Of `x` (N,) over all ranks (ddof 0); 0 where there is nothing."""
+    x = x.double()
+    count, total = all_sum(x.new_tensor([float(x.numel()), float(x.sum())])).tolist()
+    if not count:
+        return 0.0
+    return float(all_sum((x - total / count).square().sum())) / count
 
 
 def effective_sample_size(total: float, squares: float, count: float) -> float | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from opo_cli.config import Config
+from opo_cli.data.sources import MINIBATCH_STREAM
 from opo_cli.model.scores import TokenScores
 from opo_cli.model.sequences import Sequences
 from opo_cli.types import GradedGroup
@@ -21,6 +24,10 @@ class Batch:
     sequences: Sequences
     groups: Tensor
     """(B,) int64, from 0 within this batch."""
+    places: Tensor
+    """(B,) int64, of the group within the whole step, of which other ranks may have the rest."""
+    num_groups: int
+    """Of the whole step."""
     rewards: Tensor
     """(B,) fp32, as the estimator sees them: a punishment of long responses included."""
     correct: Tensor
@@ -102,29 +109,62 @@ class Batch:
         return replace(self, sequences=sequences, **chosen)
 
 
-def collate(graded: Sequence[GradedGroup], device: torch.device) -> Batch:
-    """Graded groups -> tensors. Groups are told apart by place, not by their prompt's text."""
+def collate(
+    graded: Sequence[GradedGroup],
+    device: torch.device,
+    places: Sequence[int] | None = None,
+    num_groups: int | None = None,
+) -> Batch:
+    """Graded groups -> tensors. Groups are told apart by place, not by their prompt's text.
+
+    Args:
+        places, num_groups: see `Batch`; None: these are all of the step.
+    """
     rows = [
         (index, group.group.prompt, rollout, grade)
         for index, group in enumerate(graded)
         for rollout, grade in zip(group.group.rollouts, group.grades, strict=True)
     ]
     logprobs = [torch.tensor(rollout.sampler_logprobs) for _, _, rollout, _ in rows]
+    places = range(len(graded)) if places is None else places
+
+    def column(values: Iterable[Any], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(list(values), dtype=dtype, device=device)
+
     return Batch(
         sequences=Sequences.pack(
             [prompt.token_ids for _, prompt, _, _ in rows],
             [rollout.token_ids for _, _, rollout, _ in rows],
             device,
         ),
-        groups=torch.tensor([index for index, *_ in rows], device=device),
-        rewards=torch.tensor([grade.reward for *_, grade in rows], device=device),
-        correct=torch.tensor([grade.correct for *_, grade in rows], device=device),
-        truncated=torch.tensor(
-            [rollout.finish_reason == "length" for _, _, rollout, _ in rows], device=device
+        groups=column((index for index, *_ in rows), torch.long),
+        places=column((places[index] for index, *_ in rows), torch.long),
+        num_groups=len(graded) if num_groups is None else num_groups,
+        rewards=column((grade.reward for *_, grade in rows), torch.float32),
+        correct=column((grade.correct for *_, grade in rows), torch.bool),
+        truncated=column(
+            (rollout.finish_reason == "length" for _, _, rollout, _ in rows), torch.bool
         ),
         is_trained=torch.ones(len(rows), dtype=torch.bool, device=device),
-        sampler_logprobs=torch.nn.utils.rnn.pad_sequence(logprobs, batch_first=True).to(device),
+        sampler_logprobs=padded(logprobs).to(device),
     )
+
+
+def padded(rows: Sequence[Tensor]) -> Tensor:
+    """(B, T), zero beyond a row's end; (0, 0) of no rows."""
+    if not rows:
+        return torch.zeros(0, 0)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def minibatch_places(num_groups: int, step: int, config: Config) -> list[Tensor]:
+    """Places of the groups of each minibatch, in order: whole groups, shuffled by (seed, step), one
+    minibatch per optimizer step."""
+    count = config.algorithm.minibatches_per_step
+    if count == 1:
+        return [torch.arange(num_groups)]
+    order = np.random.default_rng([MINIBATCH_STREAM, config.seed, step]).permutation(num_groups)
+    return [places.sort().values for places in torch.from_numpy(order).chunk(count)]
 
 
 def ledger_columns(
@@ -137,8 +177,8 @@ def ledger_columns(
         piece: a token's own text.
     """
     rows = [
-        (index, row, group.group, rollout, grade)
-        for index, group in enumerate(graded)
+        (row, group.group, rollout, grade)
+        for group in graded
         for row, (rollout, grade) in enumerate(zip(group.group.rollouts, group.grades, strict=True))
     ]
     lengths = batch.lengths.tolist()
@@ -151,8 +191,8 @@ def ledger_columns(
     greedy = batch.greedy_rewards
     return {
         "step": [step] * len(rows),
-        "group": [index for index, *_ in rows],
-        "row": [row for _, row, *_ in rows],
+        "group": batch.places.tolist(),
+        "row": [row for row, *_ in rows],
         "policy_version": [group.policy_version for *_, group, _, _ in rows],
         "problem_id": [group.prompt.problem.id for *_, group, _, _ in rows],
         "prompt": [group.prompt.text for *_, group, _, _ in rows],

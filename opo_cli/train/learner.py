@@ -12,7 +12,12 @@ from opo_cli.config import Config
 from opo_cli.evaluate.settings import takes_kl
 from opo_cli.model.critic import Critic
 from opo_cli.model.memory import host_copy
+from opo_cli.model.parallel import own
+from opo_cli.model.policy import choose_device
+from opo_cli.model.precision import precision_of
 from opo_cli.model.recompute import recompute_layers
+from opo_cli.model.sharding import shard
+from opo_cli.ranks import is_joined
 from opo_cli.rl.advantages import ADVANTAGES
 
 
@@ -37,7 +42,8 @@ class Learner:
 
 
 def _bytes(module) -> int:
-    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+    """Of this rank's part."""
+    return sum(own(p).numel() * p.element_size() for p in module.parameters())
 
 
 def needs_reference(config: Config) -> bool:
@@ -51,19 +57,35 @@ def needs_reference(config: Config) -> bool:
 
 
 def make_reference(policy, config: Config):
-    """A frozen copy of the initial policy, where `train.use_reference_offload` puts it, or None."""
+    """A frozen copy of the initial policy, where `train.use_reference_offload` puts it, or None; in
+    shards where ranks share the work. Before `new_learner`, which deals the policy out."""
     if not needs_reference(config):
         return None
-    if config.train.use_reference_offload:
+    is_offloaded = config.train.use_reference_offload
+    if is_offloaded and not is_joined():
         return host_copy(policy)
-    return copy.deepcopy(policy).requires_grad_(False)
+    reference = copy.deepcopy(policy).requires_grad_(False)
+    frozen = {"is_trained": False, "use_offload": is_offloaded}
+    shard(reference, reference.base_model, _device(config), precision_of(policy), **frozen)
+    return reference
+
+
+def _device(config: Config) -> torch.device:
+    return choose_device(config.runtime.device)[0]
 
 
 def new_learner(policy, reference, config: Config) -> Learner:
-    """Optimizers, and the critic where the estimator needs one."""
-    optim = config.optim
+    """Optimizers, and the critic where the estimator needs one; all in shards where ranks share the
+    work."""
+    optim, use_offload = config.optim, config.train.use_cpu_offload
     if config.train.use_activation_checkpointing:
         recompute_layers(policy.base_model)
+
+    critic = Critic(policy) if ADVANTAGES[config.algorithm.advantage].needs_critic else None
+    place = (_device(config), precision_of(policy))
+    shard(policy, policy.base_model, *place, use_offload=use_offload)
+    if critic is not None:
+        shard(critic, critic.backbone, *place, use_offload=use_offload)
 
     def adamw(module, learning_rate: float) -> torch.optim.AdamW:
         return torch.optim.AdamW(
@@ -76,7 +98,7 @@ def new_learner(policy, reference, config: Config) -> Learner:
     learner = Learner(
         policy=policy, reference=reference, optimizer=adamw(policy, optim.learning_rate)
     )
-    if ADVANTAGES[config.algorithm.advantage].needs_critic:
-        learner.critic = Critic(policy)
-        learner.critic_optimizer = adamw(learner.critic, config.algorithm.critic_learning_rate)
+    if critic is not None:
+        learner.critic = critic
+        learner.critic_optimizer = adamw(critic, config.algorithm.critic_learning_rate)
     return learner

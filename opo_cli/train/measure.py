@@ -16,13 +16,15 @@ from opo_cli.config import Config
 from opo_cli.data.sources import PROBE_STREAM, TrainingPrompts
 from opo_cli.evaluate import diversity
 from opo_cli.metrics import METRICS
-from opo_cli.model.parallel import all_max, all_sum
+from opo_cli.model.parallel import all_sum, gathered, own
 from opo_cli.model.scores import divergence, score
 from opo_cli.model.sequences import Sequences
+from opo_cli.model.sharding import is_sharded
 from opo_cli.rl.advantages import opo
 from opo_cli.rl.objectives import Sides, k1, k3
-from opo_cli.rl.stats import effective_sample_size, group_correlation, group_sum
+from opo_cli.rl.stats import effective_sample_size, group_correlation, group_sum, variance
 from opo_cli.rollout.engine import Engine
+from opo_cli.rollout.shares import own_groups
 from opo_cli.train.batch import Batch
 from opo_cli.types import GRADER_FAILURES, GradedGroup, Mean, Sampling
 
@@ -52,25 +54,34 @@ class Meter:
     def sample_size(self, **weights: Tensor) -> None:
         """Weights (N,) whose effective sample size is wanted over the whole step."""
         for name, w in weights.items():
-            own = (w.sum().item(), w.square().sum().item(), float(w.numel()))
-            before = self._weights.get(name, [0.0] * 3)
-            self._weights[name] = [a + b for a, b in zip(before, own, strict=True)]
+            own = [w.sum().item(), w.square().sum().item(), float(w.numel())]
+            self._add_weights(name, own)
+
+    def _add_weights(self, name: str, three: list[float]) -> None:
+        before = self._weights.get(name, [0.0] * 3)
+        self._weights[name] = [a + b for a, b in zip(before, three, strict=True)]
+
+    def _parts(self):
+        return self._means, self._sums, self._maxima, self._weights
+
+    def _over_ranks(self) -> Meter:
+        whole = Meter()
+        for means, sums, maxima, weights in gathered(self._parts()):
+            whole.mean(**means)
+            whole.sum(**sums)
+            whole.largest(**maxima)
+            for name, three in weights.items():
+                whole._add_weights(name, three)
+        return whole
 
     def values(self) -> dict[str, float | None]:
         """Every metric over all ranks, in `METRICS` order; None where nothing was counted."""
-
-        def over_ranks(parts, reduce) -> list:
-            return reduce(torch.tensor(list(parts), dtype=torch.float64)).tolist()
-
-        means = over_ranks([(m.total, m.count) for m in self._means.values()], all_sum)
-        weights = over_ranks(self._weights.values(), all_sum)
-        sums = over_ranks(self._sums.values(), all_sum)
-        maxima = over_ranks(self._maxima.values(), all_max)
+        means, sums, maxima, weights = self._over_ranks()._parts()
         found = {
-            **{name: Mean(*pair).value for name, pair in zip(self._means, means, strict=True)},
-            **{n: effective_sample_size(*w) for n, w in zip(self._weights, weights, strict=True)},
-            **dict(zip(self._sums, sums, strict=True)),
-            **dict(zip(self._maxima, maxima, strict=True)),
+            **{name: mean.value for name, mean in means.items()},
+            **{name: effective_sample_size(*three) for name, three in weights.items()},
+            **sums,
+            **maxima,
         }
         # None, not NaN, for what a broken step makes: the log stays JSON.
         return {
@@ -118,7 +129,7 @@ class HalfBatches:
         self._num_first = 0
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.module.parameters() if p.grad is not None]
+        return [own(p.grad) for p in self.module.parameters() if p.grad is not None]
 
     def end_of_first(self, num_groups: int) -> None:
         self._first = [gradient.clone() for gradient in self._gradients()]
@@ -132,7 +143,10 @@ class HalfBatches:
             (a * first - (g - a) * second).square().sum()
             for a, g in zip(self._first, self._gradients(), strict=True)
         ]
-        return float(torch.stack(squares).sum()) / (first * second)
+        total_square = torch.stack(squares).sum()
+        if is_sharded(self.module):
+            total_square = all_sum(total_square)
+        return float(total_square) / (first * second)
 
 
 def measure_critic(batch: Batch, loss: Tensor, meter: Meter) -> None:
@@ -159,10 +173,15 @@ def measure_scores(batch: Batch, meter: Meter) -> None:
     )
     log_ratios = -mismatch.double().sum(-1)  # Of whole responses, trainer / sampler.
     meter.largest(
-        sampler_mismatch=mismatch.abs().max().item(),
-        sampler_mismatch_sequence=log_ratios.abs().max().item(),
+        sampler_mismatch=_most(mismatch.abs()),
+        sampler_mismatch_sequence=_most(log_ratios.abs()),
     )
     meter.sample_size(ess_sampler=log_ratios.exp())
+
+
+def _most(x: Tensor) -> float:
+    """Of sizes; 0 where there are none."""
+    return x.max().item() if x.numel() else 0.0
 
 
 def measure_grades(graded: Sequence[GradedGroup], meter: Meter) -> None:
@@ -234,14 +253,19 @@ def measure_advantages(batch: Batch, meter: Meter) -> None:
         baseline_gap=Mean(gap.sum().item(), float((loss_lengths > 0).sum())),
         ess_lengths=Mean(share.sum().item(), len(share)),
         masked=Mean(float((loss_lengths == 0).sum()), num_rows),
-        length_reward_corr=Mean(group_correlation(lengths, batch.rewards, groups).item(), 1),
+    )
+    # Of all ranks together, not a mean over them.
+    meter.mean(
+        length_reward_corr=Mean(
+            group_correlation(lengths, batch.rewards, groups, all_sum).item(), 1
+        )
     )
     if batch.returns is not None:
         mask = batch.loss_mask
-        target, error = batch.returns[mask], (batch.returns - batch.values)[mask]
-        variance = target.var(correction=0).item() if len(target) else 0.0
-        if variance > 0:
-            meter.mean(explained_variance=Mean(1 - error.var(correction=0).item() / variance, 1))
+        target = variance(batch.returns[mask], all_sum)
+        if target > 0:
+            error = variance((batch.returns - batch.values)[mask], all_sum)
+            meter.mean(explained_variance=Mean(1 - error / target, 1))
 
 
 def measure_diversity(graded: Sequence[GradedGroup], meter: Meter) -> None:
@@ -279,11 +303,17 @@ def measure_shift(batch: Batch, policy, token_budget: int, meter: Meter) -> None
 def sample_probe(
     prompts: TrainingPrompts, step: int, config: Config, engine: Engine, device: torch.device
 ) -> Sequences:
-    """Responses of the current weights to fixed prompts: the same prompts for every algorithm and
-    seed, whatever the step trains on."""
+    """This rank's share of the responses of the current weights to fixed prompts: the same prompts
+    for every algorithm and seed, whatever the step trains on."""
     sampling = Sampling(num_responses=1, max_new_tokens=config.rollout.max_new_tokens)
     probe = prompts.probe(config.measure.probe_prompts)
-    groups = engine.generate(probe, sampling, stream=(PROBE_STREAM, step))
+    groups = own_groups(
+        probe,
+        sampling,
+        engine,
+        stream=(PROBE_STREAM, step),
+        ranks_per_engine=config.rollout.tensor_parallel,
+    )
     return Sequences.pack(
         [group.prompt.token_ids for group in groups],
         [group.rollouts[0].token_ids for group in groups],

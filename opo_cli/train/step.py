@@ -1,7 +1,8 @@
 """The training step: one rollout batch from prompts to new weights.
 
-It reads its batch as whole groups and divides by sums over all ranks (`all_sum`), so nothing here
-assumes that it sees every group of the step.
+Every rank samples a share of the step's prompts, learns of all groups, and trains on those that are
+dealt to it: whole ones, divided by sums over all ranks (`all_sum`). Nothing here assumes that it
+has every group of the step, or any.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from opo_cli.errors import NotFiniteError
 from opo_cli.grading.pool import Grader
 from opo_cli.model.device import GIGABYTE, peak_bytes
 from opo_cli.model.memory import out_of_memory
-from opo_cli.model.parallel import all_max, all_sum
+from opo_cli.model.parallel import all_max, all_sum, gathered, largest, num_ranks
 from opo_cli.model.policy import name_of_not_finite
 from opo_cli.model.scores import score
+from opo_cli.model.sharding import device_of
+from opo_cli.ranks import rank
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.estimate import advantages_of, make_signals
 from opo_cli.rollout.engine import Engine, Progress
@@ -38,7 +41,13 @@ from opo_cli.train.measure import (
     measure_shift,
     sample_probe,
 )
-from opo_cli.train.rollouts import sample_groups, shaped, with_greedy_rewards
+from opo_cli.train.rollouts import (
+    deal,
+    greedy_answers,
+    sample_groups,
+    shaped,
+    with_greedy_rewards,
+)
 from opo_cli.train.update import update
 from opo_cli.types import GradedGroup
 
@@ -48,9 +57,9 @@ class StepResult:
     record: dict[str, Any]
     """Keyed as `METRICS`, and the certificate's reasons."""
     batch: Batch
-    """As trained on, with its scores at rollout weights."""
+    """This rank's, as trained on, with its scores at rollout weights."""
     graded: list[GradedGroup]
-    """The groups behind the batch."""
+    """The groups behind it."""
 
 
 def training_step(
@@ -72,16 +81,21 @@ def training_step(
         NotFiniteError: nothing can be sampled, or the update has overflowed.
         OpoError: see `Engine.generate`; memory does not suffice.
     """
-    clock, meter = Clock(), Meter()
+    clock, meter, device = Clock(), Meter(), device_of(learner.policy)
     measures = bool(config.measure.every) and step % config.measure.every == 0
-    graded, sampled = sample_groups(step, prompts, config, engine, grader, clock, progress)
-    batch, greedy = collate(graded, learner.policy.device), []
+    groups, sampled = sample_groups(step, prompts, config, engine, grader, clock, progress)
+    answers = []
     if ADVANTAGES[config.algorithm.advantage].needs_greedy:
-        batch, greedy = with_greedy_rewards(batch, graded, config, engine, grader, clock)
+        answers = greedy_answers(groups, config, engine, grader, clock)
+    mine = deal(groups, step, config)[rank()]
+    graded = [groups[i] for i in mine]
+    batch = collate(graded, device, mine, len(groups))
+    if answers:
+        batch = with_greedy_rewards(batch, [answers[i] for i in mine], config)
     probe = None
     if config.measure.probe_every and step % config.measure.probe_every == 0:
         with clock.phase("measure"):
-            probe = sample_probe(prompts, step, config, engine, learner.policy.device)
+            probe = sample_probe(prompts, step, config, engine, device)
     engine.sleep()
     hint = what_to_lower(batch, config)
     with clock.phase("score"), out_of_memory("scoring", hint):
@@ -107,8 +121,8 @@ def training_step(
         )
         _check_weights(learner)
     with clock.phase("measure"), out_of_memory("measuring", hint):
-        measure_grades(sampled, meter)
-        measure_cost([*sampled, *greedy], meter)
+        measure_grades(sampled[rank() :: num_ranks()], meter)
+        measure_cost([*sampled, *answers][rank() :: num_ranks()], meter)
         measure_scores(batch, meter)
         measure_advantages(batch, meter)
         if measures:
@@ -117,15 +131,15 @@ def training_step(
     with clock.phase("sync"):
         engine.load_weights(learner.policy, step + 1)
     values = meter.values()
-    reasons = off_policy_reasons(config, step, {g.group.policy_version for g in graded}, values)
+    reasons = off_policy_reasons(config, step, {g.group.policy_version for g in groups}, values)
     record = {
         "step": step + 1,
-        "policy_version": graded[0].group.policy_version,
+        "policy_version": groups[0].group.policy_version,
         "exact_on_policy": int(not reasons),
         **values,
         "learning_rate": config.optim.learning_rate,
         **clock.report(values["num_tokens"]),
-        "memory_gigabytes": round(peak_bytes(learner.policy.device) / GIGABYTE, 4),
+        "memory_gigabytes": round(largest(peak_bytes(device)) / GIGABYTE, 4),
         KEY: reasons,
     }
     return StepResult(record, batch, graded)
@@ -134,7 +148,8 @@ def training_step(
 def _check_weights(learner: Learner) -> None:
     """Raises NotFiniteError where an update of finite gradients has left weights that are not."""
     for module in filter(None, (learner.policy, learner.critic)):
-        if (name := name_of_not_finite(module)) is not None:
+        name = next(filter(None, gathered(name_of_not_finite(module))), None)
+        if name is not None:
             raise NotFiniteError(f"the update left {name} not finite", "another learning rate")
 
 

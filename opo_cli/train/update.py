@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from opo_cli.config import Config
-from opo_cli.data.sources import MINIBATCH_STREAM
-from opo_cli.model.parallel import all_sum
+from opo_cli.model.parallel import all_sum, whole
 from opo_cli.model.scores import TokenScores, token_scores
+from opo_cli.model.sequences import Sequences
+from opo_cli.model.sharding import rounds
+from opo_cli.ranks import is_main
 from opo_cli.rl import objectives
-from opo_cli.train.batch import Batch
+from opo_cli.train.batch import Batch, minibatch_places
 from opo_cli.train.learner import Learner
 from opo_cli.train.measure import (
     HalfBatches,
@@ -28,28 +29,26 @@ from opo_cli.train.measure import (
 from opo_cli.types import Mean
 
 
-def minibatches(batch: Batch, step: int, config: Config) -> Iterator[Batch]:
-    """Whole groups, shuffled by (seed, step), one minibatch per optimizer step."""
-    count = config.algorithm.minibatches_per_step
-    if count == 1:
-        yield batch
-        return
-    num_groups = int(batch.groups.max()) + 1
-    order = torch.from_numpy(
-        np.random.default_rng([MINIBATCH_STREAM, config.seed, step]).permutation(num_groups)
-    )
-    for groups in order.to(batch.groups.device).chunk(count):
-        yield batch.select(torch.isin(batch.groups, groups).nonzero().squeeze(-1))
+def minibatches(batch: Batch, step: int, config: Config) -> Iterator[tuple[Batch, Tensor]]:
+    """This rank's rows of each minibatch, and the places of all its groups."""
+    for places in minibatch_places(batch.num_groups, step, config):
+        is_all = len(places) == batch.num_groups
+        yield batch if is_all else batch.select(_rows(batch, places)), places
 
 
-def halves(minibatch: Batch) -> list[tuple[Tensor, int]]:
-    """(row indices, number of groups) of each half of the groups; one part for a single group.
+def _rows(batch: Batch, places: Tensor) -> Tensor:
+    """(b,) rows of the groups at these places."""
+    return torch.isin(batch.places, places.to(batch.places.device)).nonzero().squeeze(-1)
+
+
+def halves(minibatch: Batch, places: Tensor) -> list[tuple[Tensor, int]]:
+    """(this rank's row indices, number of groups) of each half of the groups; one part for a single
+    group.
 
     Every other group, as dynamic sampling puts those without signal last.
     """
-    groups = minibatch.groups.unique()
-    parts = [part for part in (groups[::2], groups[1::2]) if len(part)]
-    return [(torch.isin(minibatch.groups, part).nonzero().squeeze(-1), len(part)) for part in parts]
+    parts = [part for part in (places[::2], places[1::2]) if len(part)]
+    return [(_rows(minibatch, part), len(part)) for part in parts]
 
 
 def update(
@@ -74,10 +73,10 @@ def update(
     own = TokenScores.zeros(batch.mask) if batch.old_logprobs is None else None
     for optimizer in filter(None, (learner.optimizer, learner.critic_optimizer)):
         optimizer.zero_grad()  # A step that was abandoned may have left some.
-    for minibatch in minibatches(batch, step, config):
+    for minibatch, places in minibatches(batch, step, config):
         counts, noise = step_counts(minibatch, config), HalfBatches(learner.policy)
         every_row = torch.arange(len(minibatch), device=batch.groups.device)
-        parts = halves(minibatch) if measure_noise else [(every_row, 0)]
+        parts = halves(minibatch, places) if measure_noise else [(every_row, 0)]
         losses = torch.zeros(2, device=batch.groups.device)
         for place, (rows, num_groups) in enumerate(parts):
             losses = losses + add_gradients(minibatch, rows, counts, config, learner, meter, own)
@@ -92,18 +91,25 @@ def update(
             num_skipped += (
                 apply_gradients(learner.critic, learner.critic_optimizer, critics, config) is None
             )
-        meter.mean(surrogate_loss=Mean(0.0, 1))
-        if config.algorithm.kl_in == "loss":
-            meter.mean(kl_loss=Mean(0.0, 1))
-        meter.sum(num_optimizer_steps=norm is not None, num_skipped_updates=num_skipped)
-        if norm is not None:
-            meter.mean(gradient_norm=Mean(norm, 1))
-            if variance is not None:
-                meter.mean(
-                    gradient_noise=Mean(variance, 1),
-                    gradient_noise_share=Mean(variance, norm**2),
-                )
+        if is_main():  # These are of all ranks together.
+            _count(meter, norm, num_skipped, variance, has_kl=config.algorithm.kl_in == "loss")
     return batch if own is None else batch.with_scores(own)
+
+
+def _count(
+    meter: Meter, norm: float | None, num_skipped: int, variance: float | None, *, has_kl: bool
+) -> None:
+    """An optimizer step, whose losses' shares are in the meter already."""
+    meter.mean(surrogate_loss=Mean(0.0, 1))
+    if has_kl:
+        meter.mean(kl_loss=Mean(0.0, 1))
+    meter.sum(num_optimizer_steps=norm is not None, num_skipped_updates=num_skipped)
+    if norm is not None:
+        meter.mean(gradient_norm=Mean(norm, 1))
+        if variance is not None:
+            meter.mean(
+                gradient_noise=Mean(variance, 1), gradient_noise_share=Mean(variance, norm**2)
+            )
 
 
 def add_gradients(
@@ -121,7 +127,11 @@ def add_gradients(
         (2,) their share of the policy's and of the critic's loss.
     """
     losses = torch.zeros(2, device=minibatch.groups.device)
-    for part in minibatch.sequences.select(rows).microbatches(config.train.microbatch_tokens):
+    parts = minibatch.sequences.select(rows).microbatches(config.train.microbatch_tokens)
+    for part in rounds(learner.policy, parts):
+        if part is None:
+            _come_along(learner, losses.device)
+            continue
         microbatch = minibatch.select(rows[part])
         loss, scores = policy_loss(microbatch, counts, config, learner, meter)
         loss.backward()
@@ -133,6 +143,14 @@ def add_gradients(
         if own is not None:
             own.put(rows[part], scores)
     return losses
+
+
+def _come_along(learner: Learner, device: torch.device) -> None:
+    """Through a round in which only other ranks have a microbatch; gradients gain zeros."""
+    filler = Sequences.filler(device)
+    (0 * token_scores(learner.policy, filler).logprobs.sum()).backward()
+    if learner.critic is not None:
+        (0 * learner.critic(filler).sum()).backward()
 
 
 def step_counts(minibatch: Batch, config: Config) -> objectives.StepCounts:
@@ -206,7 +224,8 @@ def apply_gradients(
         the norm before clipping; None where it or the loss is not finite: then there is no step,
         weights and optimizer are as they were.
     """
-    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), config.optim.max_gradient_norm)
+    limit = config.optim.max_gradient_norm
+    norm = whole(torch.nn.utils.clip_grad_norm_(module.parameters(), limit))
     is_finite = bool((norm + loss.to(norm.device)).isfinite())
     if is_finite:
         optimizer.step()

@@ -28,7 +28,13 @@ from opo_cli.train.batch import Batch, collate
 from opo_cli.train.clock import Clock
 from opo_cli.train.learner import Learner, make_reference, new_learner
 from opo_cli.train.measure import Meter, measure_scores
-from opo_cli.train.rollouts import has_both_outcomes, sample_groups, shaped, with_greedy_rewards
+from opo_cli.train.rollouts import (
+    greedy_answers,
+    has_both_outcomes,
+    sample_groups,
+    shaped,
+    with_greedy_rewards,
+)
 from opo_cli.train.step import score_batch, training_step, with_advantages
 from opo_cli.train.update import minibatches, policy_loss, step_counts, update
 from opo_cli.types import Grade, GradedGroup
@@ -156,12 +162,12 @@ def test_off_policy_the_ratio_leaves_one(algorithm, graded, policy_and_tokenizer
 def test_minibatches_are_whole_groups_each_once(graded, policy_and_tokenizer):
     config = config_of("grpo")
     batch = scored(graded, config, learner_of(config, policy_and_tokenizer[0]))
-    parts = [set(part.groups.tolist()) for part in minibatches(batch, 3, config)]
+    parts = [set(part.groups.tolist()) for part, _ in minibatches(batch, 3, config)]
     assert len(parts) == config.algorithm.minibatches_per_step
     assert sorted(group for part in parts for group in part) == list(range(NUM_PROMPTS))
-    assert sum(len(part) for part in minibatches(batch, 3, config)) == len(batch)
-    again = [set(part.groups.tolist()) for part in minibatches(batch, 3, config)]
-    other = [set(part.groups.tolist()) for part in minibatches(batch, 4, config)]
+    assert sum(len(part) for part, _ in minibatches(batch, 3, config)) == len(batch)
+    again = [set(part.groups.tolist()) for part, _ in minibatches(batch, 3, config)]
+    other = [set(part.groups.tolist()) for part, _ in minibatches(batch, 4, config)]
     assert parts == again != other
 
 
@@ -433,7 +439,8 @@ def test_the_greedy_reward_is_that_of_the_most_probable_tokens(
     ]
     batch = collate(groups, torch.device("cpu"))
     with Grader(config.grading) as grader:
-        batch, greedy = with_greedy_rewards(batch, groups, config, engine, grader, Clock())
+        greedy = greedy_answers(groups, config, engine, grader, Clock())
+    batch = with_greedy_rewards(batch, greedy, config)
     assert [len(group.group.rollouts) for group in greedy] == [1] * NUM_PROMPTS
     per_group = batch.greedy_rewards.view(NUM_PROMPTS, GROUP_SIZE)
     assert per_group[:, 0].tolist() == [float(answer is not None) for answer in answers]
