@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,6 +79,7 @@ def command(
     other questions (--estimators, --group-size, --reduction) at once."""
     from opo_cli.console import note
     from opo_cli.lab.settings import Request, check_config, check_request, left_out_terms
+    from opo_cli.ranks import is_main
 
     _check_policy({"run": run, "model": model, "along": along}, preset)
     check_target(out, is_folder=True)
@@ -99,11 +102,13 @@ def command(
     prepare_process()
     set_threads(config)
     _check_analysis(names, reduction)
-    plans, training = _plans(config, asked, sources, Path(out) if out else None, first)
-    if dry_run or any(not plan.folder.exists or plan.folder.missing() for plan in plans):
-        _measure(config, asked, plans, training, only_plan=dry_run)
-        if dry_run:
-            return
+    with _ranks(config) as from_main:
+        target = Path(out) if out else None
+        plans, training = from_main(lambda: _plans(config, asked, sources, target, first))
+        if dry_run or from_main(lambda: any(_is_open(plan) for plan in plans)):
+            _measure(config, asked, plans, training, only_plan=dry_run)
+    if dry_run or not is_main():
+        return
     analyses = _analyses(plans, group_sizes=sizes, estimators=names, reduction=reduction, seed=seed)
     _tell(analyses, left_out_terms(config), format, html)
     folder = plans[0].folder.path
@@ -204,20 +209,42 @@ def _plans(
     return plan_lab(config, asked, sources, out, first), training
 
 
+@contextmanager
+def _ranks(config: Config) -> Iterator[Callable]:
+    """Around the work of all ranks; `from_main`, which in a process of its own takes no torch."""
+    from opo_cli.ranks import is_launched
+
+    if not is_launched():
+        yield lambda compute: compute()
+        return
+    from opo_cli.model.parallel import from_main, joined
+    from opo_cli.model.policy import choose_device
+
+    with joined(choose_device(config.runtime.device)[0].type, config.runtime.timeout_seconds):
+        yield from_main
+
+
+def _is_open(plan: LabPlan) -> bool:
+    return not plan.folder.exists or bool(plan.folder.missing())
+
+
 def _measure(
     config: Config, asked: Request, plans: list[LabPlan], training: Path | None, *, only_plan: bool
 ) -> None:
     from opo_cli.console import note
     from opo_cli.lab.measure import measure
     from opo_cli.model.device import check_gpus
+    from opo_cli.model.parallel import from_main
+    from opo_cli.ranks import is_main
 
     def tell(rows: list[tuple[str, str]]) -> None:
         for title, text in rows:
             note(f"{title}: {text}")
 
-    check_gpus(config)
+    from_main(lambda: check_gpus(config))
     try:
         measure(config, asked, plans, training, tell, only_plan=only_plan)
     except KeyboardInterrupt:
-        note("stopped; the same command goes on with the prompts that are missing")
+        if is_main():
+            note("stopped; the same command goes on with the prompts that are missing")
         raise

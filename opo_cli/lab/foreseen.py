@@ -71,6 +71,8 @@ class Foreseen:
     vector_bytes: int
     seconds: float
     tokens: Tokens | None = None
+    num_ranks: int = 1
+    """Among which prompts are dealt; each takes the memory."""
 
     @property
     def peak_bytes(self) -> int:
@@ -84,14 +86,20 @@ class Foreseen:
         kept = "whole" if self.is_whole else "projected, with exact norms"
         parts = (self.weight_bytes, self.sampling_bytes, self.activation_bytes, self.vector_bytes)
         weights, sampling, activations, vectors = (f"{part / GIGABYTE:.2f}" for part in parts)
+        is_shared = self.num_ranks > 1
+        each = f", on each of {self.num_ranks} ranks" if is_shared else ""
         rows = [
             ("gradients", f"{self.num_coordinates:,} coordinates each, {kept}"),
-            ("memory", f"{self.peak_bytes / GIGABYTE:.2f} GB beside the program"),
+            ("memory", f"{self.peak_bytes / GIGABYTE:.2f} GB beside the program{each}"),
             (
                 "of it",
                 f"weights {weights}; sampling {sampling}, or gradients {vectors} + {activations}",
             ),
-            ("time", f"{in_words(self.seconds)} at most, by {PILOT} responses"),
+            (
+                "time",
+                f"{in_words(self.seconds)} at most, by {PILOT} responses"
+                + (f", on {self.num_ranks} ranks" if is_shared else ""),
+            ),
         ]
         if self.tokens:
             analysis, disk = self.tokens.analysis_bytes, self.tokens.disk_bytes

@@ -1,23 +1,29 @@
 """From policies to lab folders: prompts are drawn once, and for every policy sampled, graded, and
-measured, a prompt at a time. What is measured of a prompt is a function of (seed, row)."""
+measured, a prompt at a time. What is measured of a prompt is a function of (seed, row).
+
+Where ranks share the work, each holds the whole policy and has an engine of its own (see `turns`);
+rank 0 alone tells and writes.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from opo_cli.config import Config
 from opo_cli.console import progress, warn
 from opo_cli.data.sources import LAB_STREAM
 from opo_cli.errors import NotFiniteError, OpoError
-from opo_cli.files import check_seal
 from opo_cli.grading.pool import Grader
 from opo_cli.lab.foreseen import PILOT, Foreseen, Tokens
 from opo_cli.lab.gradients import (
@@ -34,20 +40,24 @@ from opo_cli.lab.plan import LabPlan
 from opo_cli.lab.prompts import draw_prompts, load_prompts
 from opo_cli.lab.settings import CODE, PolicySource, Request
 from opo_cli.lab.store import LabFolder, PromptData
+from opo_cli.lab.turns import most_of_a_rank, own_of, rounds, to_main, turns
 from opo_cli.model.device import GIGABYTE, training_device
 from opo_cli.model.footprint import FP32, Microbatch
 from opo_cli.model.memory import out_of_memory
+from opo_cli.model.parallel import from_main, num_ranks, on_all_ranks
 from opo_cli.model.policy import check_context, choose_device, load_policy
 from opo_cli.model.precision import Precision
 from opo_cli.model.recompute import recompute_layers
 from opo_cli.model.shape import shape_of
+from opo_cli.ranks import is_main
 from opo_cli.records import source_digest
 from opo_cli.rollout.engine import choose_engine, engine_settings
 from opo_cli.rollout.revival import start_engine
 from opo_cli.train.batch import collate
 from opo_cli.train.budget import ENGINE_PARTS, changed, load_of, totals
+from opo_cli.train.checkpoint import read_policy, read_second_moments
 from opo_cli.train.rollouts import shaped
-from opo_cli.train.snapshots import MOMENTS, second_moments
+from opo_cli.train.snapshots import MOMENTS
 from opo_cli.types import GRADER_FAILURES, GradedGroup, Group, Sampling
 
 EPSILON = 1e-8  # AdamW's.
@@ -96,11 +106,12 @@ class Lab:
         uses_moments = self.asked.precondition == "adam"
         if source.checkpoint is None:
             return _load(Path(source.path) / MOMENTS) if uses_moments else None
-        check_seal(source.checkpoint.parent)
-        state = _load(source.checkpoint)
-        self.model.load_state_dict(state["policy"])
-        names = [name for name, _ in self.model.named_parameters()]
-        return second_moments(state["optimizer"], names) if uses_moments else None
+        weights = read_policy(source.checkpoint)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(weights[name])
+        beta2 = self.config.optim.beta2
+        return read_second_moments(source.checkpoint, beta2) if uses_moments else None
 
     def load(self, source: PolicySource) -> None:
         """Takes another policy's weights, of the same shape."""
@@ -193,7 +204,8 @@ class Lab:
             _, measured = _timed(lambda: self._measured(graded[0], None, parameters))
         self.engine.load_weights(self.model, 0)
         share, products = self.asked.responses / count, self._product_seconds(groups[0])
-        seconds = (sampled + measured - products) * share + products * share**2
+        measured = (measured - products) * share + products * share**2
+        num_sampled, num_measured = most_of_a_rank(num_prompts, self._chunk_size)
         return Foreseen(
             num_coordinates=self._num_coordinates,
             is_whole=self.is_whole,
@@ -201,8 +213,9 @@ class Lab:
             sampling_bytes=self._sampling_bytes(),
             activation_bytes=self._activation_bytes(),
             vector_bytes=self._vector_bytes(),
-            seconds=seconds * num_prompts,
+            seconds=sampled * share * num_sampled + measured * num_measured,
             tokens=Tokens.of(self.config, self.asked),
+            num_ranks=num_ranks(),
         )
 
     def _product_seconds(self, group: Group) -> float:
@@ -214,40 +227,83 @@ class Lab:
 
     # --- measuring ---
 
+    def start(self, plan: LabPlan) -> None:
+        """Makes the policy's folder where there is none."""
+        if plan.folder.exists:
+            return
+        plan.folder.start(
+            plan.settings,
+            source_digest(*CODE),
+            whole_gigabytes=self.whole_gigabytes,
+            is_whole=self.is_whole,
+        )
+
     def measure(self, folder: LabFolder, title: str) -> None:
         """What the folder lacks, of the policy that is loaded.
 
         Raises:
             OpoError: out of memory, or another process does the same.
         """
-        count, num_prompts = self.asked.responses, len(self.prompts)
-        size = max(1, self.config.rollout.max_rows // count)
-        with (
-            folder.locked(),
-            Grader(self.config.grading) as grader,
-            progress(f"measure {title}", num_prompts) as update,
-        ):
-            missing = set(folder.missing())
-            for start in range(0, num_prompts, size):
-                rows = range(start, min(start + size, num_prompts))
-                if missing.isdisjoint(rows):
-                    continue
-                # All of them, measured or not: rounding may depend on who shares a batch.
-                graded, greedy = self._sampled(rows, grader)
-                self.engine.sleep()
-                with self._parameters() as parameters:
-                    for row, group, reward in zip(rows, graded, greedy, strict=True):
-                        if row in missing:
-                            folder.add(row, self._measured(group, reward, parameters))
-                        update(row + 1)
-                self.engine.load_weights(self.model, 0)
+        num_prompts = len(self.prompts)
+        with ExitStack() as stack:
+            from_main(lambda: stack.enter_context(folder.locked()))
+            grader = stack.enter_context(Grader(self.config.grading))
+            bar = progress(f"measure {title}", num_prompts) if is_main() else nullcontext(_silent)
+            update = stack.enter_context(bar)
+            missing = set(from_main(folder.missing))
+            numbers = itertools.count(num_prompts - len(missing) + 1)
+            for chunks in rounds(num_prompts, self._chunk_size, missing):
+                sampled = self._sampled_by_all(chunks, grader)
+                left = {row: group for row, group in sampled.items() if row in missing}
+                self._measure_all(left, folder, lambda: update(next(numbers), ""))
+
+    @property
+    def _chunk_size(self) -> int:
+        """Prompts that are sampled at once."""
+        return max(1, self.config.rollout.max_rows // self.asked.responses)
+
+    def _sampled_by_all(
+        self, chunks: Sequence[range], grader: Grader
+    ) -> dict[int, tuple[GradedGroup, float]]:
+        """See `_sampled`; each chunk by another rank."""
+        rows = own_of(chunks)
+        shares = on_all_ranks(lambda: {} if rows is None else self._sampled(rows, grader))
+        on_all_ranks(self.engine.sleep)
+        return {row: found for share in shares for row, found in share.items()}
+
+    def _measure_all(
+        self,
+        sampled: Mapping[int, tuple[GradedGroup, float]],
+        folder: LabFolder,
+        told: Callable[[], None],
+    ) -> None:
+        """A row on each rank at a time; rank 0 writes them."""
+        with self._parameters() as parameters:
+            for turn in turns({row: _num_tokens(group) for row, (group, _) in sampled.items()}):
+                found = self._measured_here(own_of(turn), sampled, parameters)
+                for sender, row in enumerate(turn):
+                    from_main(partial(folder.add, row, to_main(found, sender)))
+                    told()
+        on_all_ranks(lambda: self.engine.load_weights(self.model, 0))
+
+    def _measured_here(
+        self,
+        row: int | None,
+        sampled: Mapping[int, tuple[GradedGroup, float]],
+        parameters: Mapping[str, Any],
+    ) -> PromptData | None:
+        found: list[PromptData] = []  # Not what the ranks tell each other: it may be large.
+        on_all_ranks(
+            lambda: None if row is None else found.append(self._measured(*sampled[row], parameters))
+        )
+        return found[0] if found else None
 
     def _sampling(self, count: int, temperature: float = 1.0) -> Sampling:
         most = self.config.rollout.max_new_tokens
         return Sampling(num_responses=count, max_new_tokens=most, temperature=temperature)
 
-    def _sampled(self, rows: range, grader: Grader) -> tuple[list[GradedGroup], list[float]]:
-        """(graded groups, rewards of the greedy responses)."""
+    def _sampled(self, rows: range, grader: Grader) -> dict[int, tuple[GradedGroup, float]]:
+        """Row -> (graded group, reward of the greedy response), measured already or not."""
         prompts, count = self.prompts[rows.start : rows.stop], self.asked.responses
         groups = self.engine.generate(
             prompts,
@@ -261,7 +317,7 @@ class Lab:
             grade.reason in GRADER_FAILURES for group in graded for grade in group.grades
         )
         rewards = shaped(collate(answers, torch.device("cpu")), self.config).rewards
-        return graded, rewards.tolist()
+        return dict(zip(rows, zip(graded, rewards.tolist(), strict=True), strict=True))
 
     @contextmanager
     def _parameters(self):
@@ -312,7 +368,17 @@ class Lab:
             for found in token_gradients(self.model, parameters, sequences):
                 vectors.add(found.row, found.parts)
                 norms.append(found.logit_norms.item())
-        return {"token_gram": vectors.gram(), "token_norms": np.array(norms)}
+        grams = vectors.gram().astype(np.float32)
+        return {"token_gram": grams, "token_norms": np.array(norms)}
+
+
+def _num_tokens(group: GradedGroup) -> int:
+    prompt, rollouts = len(group.group.prompt.token_ids), group.group.rollouts
+    return sum(prompt + len(rollout.token_ids) for rollout in rollouts)
+
+
+def _silent(done: float, word: str = "") -> None:
+    """Of ranks that tell nothing."""
 
 
 def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
@@ -327,10 +393,10 @@ def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
     return found, seconds
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path) -> dict[str, torch.Tensor]:
     """Raises OpoError where it is damaged."""
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return load_file(file)
     except Exception as error:  # A damaged file surfaces as almost any type.
         raise OpoError(
             f"'{file}' does not load: {type(error).__name__}",
@@ -361,23 +427,26 @@ def measure(
     tokens = Tokens.of(config, asked)
     if tokens:
         tokens.check(asked)
-    left = [len(plan.folder.missing()) if plan.folder.exists else asked.prompts for plan in plans]
+    left = from_main(lambda: [_num_missing(plan, asked) for plan in plans])
     open_plans = [plan for plan, count in zip(plans, left, strict=True) if count] or list(plans)
-    lab = Lab(config, asked, open_plans[0].source, training)
+    made: list[Lab] = []
+    on_all_ranks(lambda: made.append(Lab(config, asked, open_plans[0].source, training)))
+    [lab] = made
     with closing(lab.engine):
-        tell(lab.foresee(sum(left)).rows)
+        foreseen = on_all_ranks(lambda: lab.foresee(sum(left)))
+        slowest = max(each.seconds for each in foreseen)
+        from_main(lambda: tell(replace(foreseen[0], seconds=slowest).rows))
         if only_plan:
             return
         for number, plan in enumerate(open_plans):
             if number:
-                lab.load(plan.source)
-            if not plan.folder.exists:
-                plan.folder.start(
-                    plan.settings,
-                    source_digest(*CODE),
-                    whole_gigabytes=lab.whole_gigabytes,
-                    is_whole=lab.is_whole,
-                )
+                on_all_ranks(partial(lab.load, plan.source))
+            from_main(partial(lab.start, plan))
             lab.measure(plan.folder, plan.source.label)
-    if lab.failures:
-        warn(f"the grader failed on {lab.failures} responses, which earned no reward")
+    failures = sum(on_all_ranks(lambda: lab.failures))
+    if failures and is_main():
+        warn(f"the grader failed on {failures} responses, which earned no reward")
+
+
+def _num_missing(plan: LabPlan, asked: Request) -> int:
+    return len(plan.folder.missing()) if plan.folder.exists else asked.prompts

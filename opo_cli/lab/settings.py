@@ -94,8 +94,14 @@ def check_config(config: Config) -> None:
     """
     Raises:
         OpoError: samples would not be the policy's own, so that its score would not be 0 on
-            average.
+            average; or an engine is to span ranks.
     """
+    if config.rollout.tensor_parallel > 1:
+        raise OpoError(
+            f"rollout.tensor_parallel = {config.rollout.tensor_parallel}: in the lab each rank has "
+            "the whole policy, and an engine of its own",
+            "--set rollout.tensor_parallel=1",
+        )
     for name, value in (
         ("temperature", config.rollout.temperature),
         ("top_p", config.rollout.top_p),
@@ -121,12 +127,12 @@ def left_out_terms(config: Config) -> list[str]:
 
 
 def run_config(folder: RunFolder, overrides: Iterable[str]) -> Config:
-    """A run's own, and what is said on top.
+    """A run's own, each engine within a rank, and what is said on top.
 
     Raises:
         OpoError: a value that does not fit.
     """
-    tables = completed(folder.config())
+    tables = merged(completed(folder.config()), {"rollout": {"tensor_parallel": 1}})
     for text in overrides:
         tables = merged(tables, parse_override(text))
     return validated(tables)
@@ -141,7 +147,7 @@ def policy_of_run(folder: RunFolder, asked: Request) -> PolicySource:
     Raises:
         OpoError: neither is there, or what the preconditioner needs is not.
     """
-    from opo_cli.train.checkpoint import STATE, list_checkpoints
+    from opo_cli.train.checkpoint import list_checkpoints
 
     found = list_checkpoints(folder.checkpoints)
     if folder.is_finished:
@@ -154,7 +160,7 @@ def policy_of_run(folder: RunFolder, asked: Request) -> PolicySource:
         )
     step = int(found[-1].stem.partition("-")[2])
     initial = folder.environment()["initial_policy"]
-    return PolicySource(label=folder.name, path=initial, step=step, checkpoint=found[-1] / STATE)
+    return PolicySource(label=folder.name, path=initial, step=step, checkpoint=found[-1])
 
 
 def policies_along(folder: RunFolder, asked: Request) -> list[PolicySource]:
