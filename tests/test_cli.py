@@ -84,8 +84,7 @@ ANYWAY = "; --set runtime.gpu_gigabytes=0 tries it anyway"
         ),
         (
             "train --preset qwen-math-7b",
-            "qwen-math-7b needs 8 GPUs of 80 GB; this version trains on one GPU, and torch sees "
-            "none here",
+            "qwen-math-7b needs 8 GPUs of 80 GB; torch sees none here",
         ),
         ("compare --preset qwen-math", "qwen-math needs 1 GPU of 80 GB; torch sees none here"),
     ],

@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 from opo_cli import __version__
 from opo_cli.cli import check, compare, doctor, eval, grade, lab, list, prepare, replay, show, train
 from opo_cli.console import complain
-from opo_cli.errors import OpoError
+from opo_cli.errors import OpoError, OtherRankError
 from opo_cli.interrupt import Interrupts
 
 USER_ERROR = 2
@@ -102,6 +102,8 @@ def _main(arguments: Sequence[str]) -> int:
     try:
         _check_arguments(arguments)
         return app(args=arguments, prog_name="opo", standalone_mode=False) or 0
+    except OtherRankError:
+        pass  # It has complained.
     except OpoError as error:
         complain(error.message, error.hint)
     except SystemExit as ended:  # Typer's way to take it that the reader of a pipe has gone.

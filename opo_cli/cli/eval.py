@@ -15,6 +15,7 @@ from opo_cli.cli.options import (
     prepare_process,
     set_threads,
 )
+from opo_cli.ranks import is_main
 
 NAME = "eval"
 
@@ -95,14 +96,20 @@ def command(
     for name in names:  # What cannot be had is told before a model loads.
         load_benchmark(name, config.eval.columns)
     from opo_cli.evaluate.settings import evaluate_model
+    from opo_cli.model.parallel import joined
+    from opo_cli.model.policy import choose_device
     from opo_cli.report.evals import evals_report, setting_differences
     from opo_cli.report.tables import print_report
 
+    device = choose_device(config.runtime.device)[0].type
     try:
-        records = evaluate_model(config, folder)
+        with joined(device, config.runtime.timeout_seconds):
+            records = evaluate_model(config, folder)
     except KeyboardInterrupt:
         note("stopped; the same command goes on with the problems that are missing")
         raise
+    if not is_main():
+        return
     print_report(out, evals_report(records, folder), format)
     for line in setting_differences(records):
         warn(line)

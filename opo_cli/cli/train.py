@@ -15,11 +15,11 @@ from opo_cli.cli.options import (
     prepare_process,
     set_threads,
 )
+from opo_cli.ranks import is_launched, is_main, num_restarts, world_size
 
 if TYPE_CHECKING:
     from opo_cli.config import Config
-    from opo_cli.report.live import TrainView
-    from opo_cli.train.plan import Plan
+    from opo_cli.records import RunFolder
 
 NAME = "train"
 
@@ -54,13 +54,21 @@ def command(
         ),
     ] = False,
 ) -> None:
-    """Train a model by reinforcement learning, evaluate it before and after."""
+    """Train a model by reinforcement learning, evaluate it before and after.
+
+    On several GPUs: torchrun --nproc-per-node N -m opo_cli train ...
+    """
     started = time.monotonic()
     from opo_cli.console import note
-    from opo_cli.console import out as stdout
     from opo_cli.presets import resolve
     from opo_cli.records import RunFolder
-    from opo_cli.train.outputs import check_data, check_run, default_folder, stored_config
+    from opo_cli.train.outputs import (
+        check_data,
+        check_run,
+        default_folder,
+        stored_config,
+        with_ranks,
+    )
 
     named = named_options(seed=seed, steps=steps, model=model, engine=engine)
     names_a_start = preset is not None or algorithm is not None
@@ -77,26 +85,50 @@ def command(
     check_data(config)
     if config.model.path:
         model_source(config.model.path)
-    if not dry_run:
+    if num_restarts() and folder.is_finished:
+        note(f"finished before the restart: {folder.path}")
+        return
+    resume = resume or (num_restarts() > 0 and folder.exists)
+    if is_launched():
+        config = with_ranks(config, world_size())
+    elif not dry_run:  # What can be told at once.
         check_run(config, folder, resume=resume)
     prepare_process()
     set_threads(config)
     from opo_cli.model.device import check_gpus, warn_gpus
 
-    warn_gpus(config) if dry_run and not check else check_gpus(config)
+    is_plan = dry_run and not check
+    warn_gpus(config) if is_plan else check_gpus(config)
+    if is_plan:
+        _foresee(config, folder, use_check=False)
+        return
+    from opo_cli.model.parallel import from_main, joined
+    from opo_cli.model.policy import choose_device
+
+    device = choose_device(config.runtime.device)[0].type
+    with joined(device, config.runtime.timeout_seconds):
+        if dry_run:
+            _foresee(config, folder, use_check=True)
+            return
+        if is_launched():
+            from_main(lambda: check_run(config, folder, resume=resume))
+        _train(config, folder, use_check=check, started=started)
+
+
+def _train(config: Config, folder: RunFolder, *, use_check: bool, started: float) -> None:
+    from opo_cli.console import note, out
     from opo_cli.interrupt import Interrupted
+    from opo_cli.model.parallel import from_main
+    from opo_cli.report.evals import print_run
     from opo_cli.report.live import TrainView
     from opo_cli.report.spending import Spending
     from opo_cli.train.loop import train
     from opo_cli.train.plan import plan
 
-    view, planned = TrainView(stdout), plan(config, folder)
+    view, planned = TrainView(out), from_main(lambda: plan(config, folder))
     view.plan(planned.rows)
-    if dry_run:
-        _foresee(planned, config, view, use_check=check)
-        return
     try:
-        train(config, folder, view, use_check=check, started=started)
+        train(config, folder, view, use_check=use_check, started=started)
     except Interrupted as interrupt:
         if folder.is_finished:
             note(f"saved: {folder.path}")
@@ -107,20 +139,25 @@ def command(
         else:
             note("stopped before the first step")
         raise typer.Exit(128 + interrupt.number) from None
-    from opo_cli.report.evals import print_run
+    if is_main():
+        print_run(out, folder)
+        note(f"saved: {folder.path}")
 
-    print_run(stdout, folder)
-    note(f"saved: {folder.path}")
 
-
-def _foresee(planned: Plan, config: Config, view: TrainView, *, use_check: bool) -> None:
-    """Memory by part and a rough time; measured, too, if asked for."""
+def _foresee(config: Config, folder: RunFolder, *, use_check: bool) -> None:
+    """The plan: memory by part and a rough time; measured, too, if asked for."""
+    from opo_cli.console import out
+    from opo_cli.model.parallel import from_main
+    from opo_cli.report.live import TrainView
     from opo_cli.report.tables import print_tables
     from opo_cli.train.forecast import lines, memory_table
     from opo_cli.train.loop import check
+    from opo_cli.train.plan import plan
 
+    view, planned = TrainView(out), from_main(lambda: plan(config, folder))
+    view.plan(planned.rows)
     if not isinstance(planned.forecast, str):
-        print_tables(view.console, [memory_table(planned.forecast)], "rich")
+        print_tables(out, [memory_table(planned.forecast)], "rich")
         view.plan(lines(planned.forecast))
     if use_check:
         check(config, view)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from opo_cli.config import Config
 from opo_cli.console import warn
 from opo_cli.errors import OpoError
+from opo_cli.ranks import is_launched, local_rank, rank
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,7 @@ class Device:
 def training_device(config: Config) -> Device:
     found = [] if config.runtime.device == "cpu" else gpus()
     if found:
-        name, num_bytes = found[0]
+        name, num_bytes = found[min(local_rank(), len(found) - 1)]
         return Device(name=name, num_bytes=num_bytes, is_gpu=True)
     if needs_gpu(config):
         size = config.runtime.gpu_gigabytes
@@ -108,12 +109,13 @@ def gpu_obstacle(config: Config) -> str | None:
     count, size = config.runtime.num_gpus, config.runtime.gpu_gigabytes
     needed = f"preset {config.preset} needs {count} GPU{'s' * (count > 1)} of {size:g} GB"
     found = gpus()
-    if count > 1:
-        seen = "" if found else ", and torch sees none here"
-        return f"{needed}; this version trains on one GPU{seen}"
     if not found:
         return f"{needed}; torch sees none here"
-    name, num_bytes = found[0]
+    if count > 1 and not is_launched():
+        return f"{needed}, each with a process of its own; this is one process"
+    if local_rank() >= len(found):
+        return f"{needed}; rank {rank()} has none here, torch sees {len(found)}"
+    name, num_bytes = found[local_rank()]
     if num_bytes < SOLD_SHARE * size * GIGABYTE:
         return f"{needed}; {name} has {num_bytes / GIGABYTE:.0f} GB"
     return None
@@ -126,8 +128,16 @@ def check_gpus(config: Config) -> None:
         OpoError: the GPUs that the config was sized for are not here.
     """
     obstacle = gpu_obstacle(config)
-    if obstacle is not None:
-        raise OpoError(obstacle, HINT + (ANYWAY if config.runtime.num_gpus == 1 else ""))
+    if obstacle is None:
+        return
+    count = config.runtime.num_gpus
+    if count > 1 and not is_launched() and gpus():
+        raise OpoError(
+            obstacle,
+            f"torchrun --standalone --nproc-per-node {count} -m opo_cli train --preset "
+            f"{config.preset}",
+        )
+    raise OpoError(obstacle, HINT + (ANYWAY if count == 1 else ""))
 
 
 def warn_gpus(config: Config) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -156,13 +157,35 @@ def on_all_ranks(compute: Callable[[], Result]) -> list[Result]:
             found = compute()
     except BaseException as raised:
         error = raised
-    results = gathered((found, _signal(error)))
-    if error is not None:
-        raise error
-    for _, number in results:
-        if number is not None:
-            raise Interrupted(number) if number else OtherRankError()
+    results = gathered((found, _failure(error)))
+    failures = [failure for _, failure in results if failure is not None]
+    if failures:
+        raise _ending(error, failures[0])
     return [found for found, _ in results]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What other ranks learn of an error."""
+
+    rank: int
+    text: str
+    signal: int | None
+    """Behind it."""
+
+
+def _failure(error: BaseException | None) -> _Failure | None:
+    if error is None:
+        return None
+    number = error.number if isinstance(error, Interrupted) else None
+    return _Failure(rank(), str(error), number)
+
+
+def _ending(error: BaseException | None, first: _Failure) -> BaseException:
+    """What ends this rank: its own error, but one that several have is told by the first alone."""
+    if error is not None and (rank() == first.rank or str(error) != first.text):
+        return error
+    return OtherRankError() if first.signal is None else Interrupted(first.signal)
 
 
 def from_main(compute: Callable[[], Result]) -> Result:
@@ -182,13 +205,6 @@ def on_main(make: Callable[[], AbstractContextManager]) -> Iterator[None]:
 
         from_main(enter)
         yield
-
-
-def _signal(error: BaseException | None) -> int | None:
-    """Of an error the signal behind it, 0: none; None: all is well."""
-    if error is None:
-        return None
-    return error.number if isinstance(error, Interrupted) else 0
 
 
 # --- shares ---------------------------------------------------------------------------------------

@@ -119,7 +119,8 @@ def _broadcast_buffers(model: nn.Module, kept: dict[str, Tensor], device: torch.
 
 
 def _compute(self, compute: Callable[..., tuple[Tensor, ...]], *inputs: Any):
-    return compute(*inputs)
+    """No views: FSDP2 warns of them, as writing into one would part it from its hook."""
+    return tuple(each.clone() if each._is_view() else each for each in compute(*inputs))
 
 
 def _parts(model: nn.Module) -> list[FSDPModule]:

@@ -167,6 +167,14 @@ def minibatch_places(num_groups: int, step: int, config: Config) -> list[Tensor]
     return [places.sort().values for places in torch.from_numpy(order).chunk(count)]
 
 
+def merged_columns(parts: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """The ranks' `ledger_columns`, by group and row."""
+    columns = {name: [v for part in parts for v in part[name]] for name in parts[0]}
+    rows = range(len(columns["row"]))
+    order = sorted(rows, key=lambda i: (columns["group"][i], columns["row"][i]))
+    return {name: [values[i] for i in order] for name, values in columns.items()}
+
+
 def ledger_columns(
     step: int, batch: Batch, graded: Sequence[GradedGroup], piece: Callable[[int], str]
 ) -> dict[str, list[Any]]:

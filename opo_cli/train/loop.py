@@ -19,26 +19,30 @@ from opo_cli.console import note, progress, warn
 from opo_cli.data.benchmarks import benchmark_title, load_benchmark
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import TrainingPrompts, load_problems
-from opo_cli.errors import NotFiniteError, OpoError
+from opo_cli.errors import NotFiniteError, OpoError, OtherRankError
 from opo_cli.evaluate.run import Evaluator, check_requests, over_all
-from opo_cli.files import make_folder, read_json, remove_folder, sync_tree, write_json
+from opo_cli.files import read_json, remove_folder, sync_tree, write_json
 from opo_cli.grading.pool import Grader
 from opo_cli.interrupt import Interrupted, Interrupts
 from opo_cli.model.device import training_device
+from opo_cli.model.export import save_policy
 from opo_cli.model.folder import policy_id
-from opo_cli.model.policy import check_context, choose_device, load_policy
+from opo_cli.model.parallel import from_main, gathered, num_ranks, on_all_ranks, on_main
+from opo_cli.model.policy import check_context, choose_device
 from opo_cli.model.precision import Precision
-from opo_cli.model.shape import shape_of
+from opo_cli.model.shape import Shape, shape_of
+from opo_cli.model.sharding import load_to_shard
+from opo_cli.ranks import is_joined, local_rank
 from opo_cli.records import RunFolder, cache_folder, check_cache
 from opo_cli.report.live import TrainView
 from opo_cli.report.spending import Spending
-from opo_cli.rollout.engine import Engine, engine_settings
+from opo_cli.rollout.engine import Engine, check_tensor_parallel, engine_settings
 from opo_cli.rollout.revival import start_engine
-from opo_cli.train.batch import ledger_columns
+from opo_cli.train.batch import ledger_columns, merged_columns
 from opo_cli.train.best import best_step, load_best, save_best
 from opo_cli.train.budget import evaluation_bytes
 from opo_cli.train.check import worst_step
-from opo_cli.train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from opo_cli.train.checkpoint import Checkpoints, checkpoint_path
 from opo_cli.train.forecast import check_lines
 from opo_cli.train.learner import Learner, make_reference, new_learner
 from opo_cli.train.outputs import start_run
@@ -58,26 +62,17 @@ class Trainer:
         """`started`: by the monotonic clock, when the process began to get ready; None: now."""
         started = time.monotonic() if started is None else started
         self.config, self.folder, self.view = config, folder, view
-        if config.eval.benchmarks:
-            check_cache()  # It keeps the initial policy's samples.
-        for name in config.eval.every_benchmark:
-            load_benchmark(name, config.eval.columns)  # What cannot be had is told now, not later.
-        problems, self.model_path = prepare(config)
+        problems, self.model_path = _prepared(config)
         self.device, _ = choose_device(config.runtime.device)
-        policy, self.tokenizer = load_policy(
-            self.model_path, self.device, Precision.of(config.model)
-        )
-        prompts = training_prompts(config, problems, self.tokenizer)
-        check_context(policy, prompts, config.rollout.max_new_tokens, "rollout")
-        check_requests(config, policy, self.tokenizer)
-        self.prompts = TrainingPrompts(prompts, config.seed)
-        if folder.exists:
-            self._check_base()
+        precision = Precision.of(config.model)
+        policy, self.tokenizer = load_to_shard(self.model_path, self.device, precision)
+        self.base_id = from_main(lambda: policy_id(self.model_path))
+        on_all_ranks(lambda: self._take_prompts(policy, problems))
+        from_main(self._check_base)
         self._pieces: dict[int, str] = {}
         self.learner: Learner = new_learner(policy, make_reference(policy, config), config)
         self.engine: Engine = start_engine(
-            engine_of(config, folder, shape_of(policy.config), self.device.type)[0],
-            asked_engine(config, folder),
+            *from_main(lambda: self._engine_name(shape_of(policy.config))),
             policy,
             self.tokenizer,
             lambda: engine_settings(config, bytes_to_come=self._bytes_to_come()),
@@ -85,18 +80,33 @@ class Trainer:
         place = Path(os.path.expanduser(self.model_path))
         facts = {
             "device": str(self.device),
+            "num_ranks": num_ranks(),
             "engine": self.engine.name,
             "initial_policy": str(place.resolve()) if place.exists() else self.model_path,
-            "initial_policy_id": policy_id(self.model_path),
+            "initial_policy_id": self.base_id,
             "startup_seconds": round(time.monotonic() - started, 2),
             "training_data": read_json(problems.parent / "source.json")
             | {"audit": read_json(problems.parent / "audit.json")},
         }
         try:
-            start_run(config, folder, **facts)  # When all that may fail at the start has not.
+            # When all that may fail at the start has not.
+            from_main(lambda: start_run(config, folder, **facts))
         except BaseException:
             self.engine.close()
             raise
+
+    def _take_prompts(self, policy, problems: Path) -> None:
+        config = self.config
+        prompts = training_prompts(config, problems, self.tokenizer)
+        check_context(policy, prompts, config.rollout.max_new_tokens, "rollout")
+        check_requests(config, policy, self.tokenizer)
+        self.prompts = TrainingPrompts(prompts, config.seed)
+
+    def _engine_name(self, shape: Shape) -> tuple[str, str]:
+        """(engine, as it was asked for)."""
+        name, _ = engine_of(self.config, self.folder, shape, self.device.type)
+        check_tensor_parallel(self.config, shape, num_ranks(), name)
+        return name, asked_engine(self.config, self.folder)
 
     def _bytes_to_come(self) -> int:
         """What trainer and evaluations will take beside an engine that is awake."""
@@ -123,7 +133,7 @@ class Trainer:
         """
         settings = self.config.eval
         with (
-            self.folder.locked(),
+            on_main(self.folder.locked),
             closing(self.engine),
             Grader(self.config.grading) as grader,
         ):
@@ -131,23 +141,26 @@ class Trainer:
                 self.check(grader)
             evaluator = self._evaluator(grader)
             initial = self._evaluate(evaluator, settings.benchmarks, "initial policy", 0)
-            needs_best = settings.checkpoint == "best"
-            done = load_checkpoint(self.folder, self.learner, needs_best=needs_best)
-            self._certify()
+            self.checkpoints = Checkpoints(self.folder, self.learner, self.config.checkpoint.keep)
+            done = self.checkpoints.load(needs_best=settings.checkpoint == "best")
+            from_main(self._certify)
             self.engine.load_weights(self.learner.policy, done)
             last = self._train(done, evaluator, interrupts)
             step = self._choose(evaluator, last)
             names = (*settings.benchmarks, *settings.validation)
             final = self._evaluate(evaluator, names, "final policy", step)
-            during = [record for record in self.folder.evals() if record["policy"] == "step"]
-            self.folder.write_evals([*initial, *during, *final])
+            from_main(lambda: self._write_evals(initial, final))
             with interrupts.step():
                 interrupts.hold()  # The run is finished, or it is not.
                 self._save_model()
 
+    def _write_evals(self, initial: list[dict[str, Any]], final: list[dict[str, Any]]) -> None:
+        during = [record for record in self.folder.evals() if record["policy"] == "step"]
+        self.folder.write_evals([*initial, *during, *final])
+
     def _train(self, done: int, evaluator: Evaluator, interrupts: Interrupts) -> int:
         """From the step behind `done` to the last; returns that."""
-        spending = Spending.of(self.config, self.folder.steps())
+        spending = Spending.of(self.config, from_main(self.folder.steps))
         every, failures = self.config.checkpoint.every, 0.0
         warned: set[str] = set()
         is_whole = True  # No step has begun to change the weights and not ended.
@@ -177,7 +190,7 @@ class Trainer:
                             before_optimizer=before_optimizer,
                         )
                         record = result.record | {"ledger_seconds": self._keep_rollouts(result)}
-                        self.folder.add_step(record)
+                        from_main(lambda record=record: self.folder.add_step(record))
                         done, is_whole = step + 1, True
                         interrupts.hold()  # Saving takes as long as it takes.
                         spending.add(record)
@@ -190,10 +203,15 @@ class Trainer:
                     failures += failed * record["num_sampled_groups"]
                     warned |= self._warn_off_policy(record, warned)
         except BaseException as stop:
-            is_saved = not done or checkpoint_path(self.folder.checkpoints, done).exists()
+            if isinstance(stop, Interrupted):
+                interrupts.hold()  # It is known to all ranks, and what follows is for all.
             is_urgent = isinstance(stop, Interrupted) and stop.is_urgent
-            if is_whole and not is_saved and not is_urgent:
-                self._checkpoint(done)
+            # Ranks that do not stop together have nothing whole together.
+            is_alone = is_joined() and not isinstance(stop, Interrupted)
+            if done and is_whole and not is_urgent and not is_alone:
+                self._save_last(done)
+            if isinstance(stop, OtherRankError):
+                raise
             if isinstance(stop, OpoError):
                 raise OpoError(
                     f"step {step + 1}: {stop.message}", self._going_on(stop, step)
@@ -233,8 +251,12 @@ class Trainer:
         number = result.record["step"]
         if not settings.every or (number - 1) % settings.every:
             return 0.0
-        columns = ledger_columns(number, result.batch, result.graded, self._piece)
-        self.folder.ledger.write(number, columns, settings.max_megabytes * 2**20)
+        parts = gathered(ledger_columns(number, result.batch, result.graded, self._piece))
+        from_main(
+            lambda: self.folder.ledger.write(
+                number, merged_columns(parts), settings.max_megabytes * 2**20
+            )
+        )
         return round(time.monotonic() - started, 4)
 
     def _piece(self, token: int) -> str:
@@ -248,7 +270,8 @@ class Trainer:
         nothing, those before a resumption included."""
         if record["num_optimizer_steps"]:
             return
-        made = [step["num_optimizer_steps"] > 0 for step in reversed(self.folder.steps())]
+        steps = from_main(self.folder.steps)
+        made = [step["num_optimizer_steps"] > 0 for step in reversed(steps)]
         in_a_row, most = [*made, True].index(True), self.config.optim.max_skipped_steps
         told = "no loss and gradient was finite, so no weight was updated"
         if in_a_row >= most:
@@ -270,8 +293,18 @@ class Trainer:
         return reasons
 
     def _checkpoint(self, step: int) -> None:
-        self._certify()
-        save_checkpoint(self.folder, self.learner, step, self.config.checkpoint.keep)
+        from_main(self._certify)
+        self.checkpoints.save(step)
+
+    def _has_checkpoint(self, step: int) -> bool:
+        return from_main(checkpoint_path(self.folder.checkpoints, step).exists)
+
+    def _save_last(self, step: int) -> None:
+        """Where the run ends before its end."""
+        self.checkpoints.finish()
+        if not self._has_checkpoint(step):
+            self._checkpoint(step)
+            self.checkpoints.finish()
 
     def _certify(self) -> None:
         """Of the steps so far."""
@@ -287,7 +320,9 @@ class Trainer:
 
     def _check_base(self) -> None:
         """A resumed run goes on from the policy that it started from, its KL's anchor."""
-        if self.folder.environment().get("initial_policy_id") != policy_id(self.model_path):
+        if not self.folder.exists:
+            return
+        if self.folder.environment().get("initial_policy_id") != self.base_id:
             raise OpoError(
                 f"'{self.folder.path}' did not start from what is now '{self.model_path}'",
                 "code, libraries or the model have changed since; start another run with --out",
@@ -340,15 +375,23 @@ class Trainer:
         records = evaluator.evaluate(names, *self._samples(step), self.view.evaluating)
         self._keep_evaluation(step, records)
         self.view.evaluated(step, records)
-        if settings.checkpoint == "best" and best_step(self.folder.evals()) == step:
-            if not checkpoint_path(self.folder.checkpoints, step).exists():
+        if settings.checkpoint == "best" and self._best_step() == step:
+            self.checkpoints.finish()
+            if not self._has_checkpoint(step):
                 self._checkpoint(step)
             save_best(self.folder.checkpoints, self.learner.policy, step)
 
     def _keep_evaluation(self, step: int, records: Sequence[dict[str, Any]]) -> None:
         """Of the policy after `step` steps, in the place of what was there of it."""
-        others = [record for record in self.folder.evals() if record["step"] != step]
-        self.folder.write_evals([*others, *self._labelled("step", step, records)])
+
+        def write() -> None:
+            others = [record for record in self.folder.evals() if record["step"] != step]
+            self.folder.write_evals([*others, *self._labelled("step", step, records)])
+
+        from_main(write)
+
+    def _best_step(self) -> int | None:
+        return from_main(lambda: best_step(self.folder.evals()))
 
     def _choose(self, evaluator: Evaluator, last: int) -> int:
         """The step after which the final policy was, by `eval.checkpoint`; its weights are loaded
@@ -360,7 +403,7 @@ class Trainer:
         with progress("validate the last step's policy", len(names)) as update:
             records = evaluator.evaluate(names, *self._samples(last), over_all(update))
         self._keep_evaluation(last, records)
-        step = best_step(self.folder.evals())
+        step = self._best_step()
         note(f"the final policy is that after step {step}, the best on the validation split")
         if step != last:
             load_best(self.folder.checkpoints, self.learner.policy, step)
@@ -370,21 +413,35 @@ class Trainer:
     def _samples(self, step: int) -> tuple[Path, list[Any]]:
         """(where samples of the policy after `step` steps are kept, what tells its weights).
         Runs of one base share the initial policy's through the cache."""
-        base = policy_id(self.model_path)
         if step == 0:
-            return cache_folder() / "evals", [base, base]
-        return self.folder.samples(step), [step, base]
+            return cache_folder() / "evals", [self.base_id] * 2
+        return self.folder.samples(step), [step, self.base_id]
 
     def _save_model(self) -> None:
         """`model/` marks the run as finished; from then on the logs have no copy."""
+        self.checkpoints.finish()
+        from_main(lambda: sync_tree(self.folder.path))
+        save_policy(self.learner.policy, self.tokenizer, self.folder.model)
+        from_main(lambda: remove_folder(self.folder.checkpoints))
 
-        def fill(scratch: Path) -> None:
-            self.learner.policy.save_pretrained(scratch)
-            self.tokenizer.save_pretrained(scratch)
 
-        sync_tree(self.folder.path)
-        make_folder(self.folder.model, fill)
-        remove_folder(self.folder.checkpoints)
+def _prepared(config: Config) -> tuple[Path, str]:
+    """See `prepare`; on each machine one rank makes what is missing.
+
+    Raises:
+        OpoError: see `prepare`; or a benchmark cannot be had: told now, not later.
+    """
+
+    def make() -> tuple[Path, str] | None:
+        if local_rank():
+            return None
+        if config.eval.benchmarks:
+            check_cache()  # It keeps the initial policy's samples.
+        for name in config.eval.every_benchmark:
+            load_benchmark(name, config.eval.columns)
+        return prepare(config)
+
+    return on_all_ranks(make)[0]
 
 
 def training_prompts(config: Config, problems: Path, tokenizer) -> list[Prompt]:

@@ -48,6 +48,12 @@ def stored_config(
     return validated(tables)
 
 
+def with_ranks(config: Config, count: int) -> Config:
+    """For so many ranks of torchrun as there are, whatever the preset was sized for."""
+    runtime = config.runtime.model_copy(update={"num_gpus": count})
+    return config.model_copy(update={"runtime": runtime})
+
+
 def check_data(config: Config) -> None:
     """Raises OpoError for an unknown benchmark, template or source, too few samples, or an embedded
     model that cannot be."""
