@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +16,7 @@ from opo_cli.data.benchmarks import longest_response
 from opo_cli.errors import NotFiniteError, OpoError, first_line
 from opo_cli.model.shape import PROMPT_ROOM, Shape
 from opo_cli.presets import resolve
+from opo_cli.ranks import is_launched
 from opo_cli.types import Group, Prompt, Sampling
 
 VLLM_VERSION = "0.32"  # The release whose calls we know; as in pyproject.toml.
@@ -115,6 +118,10 @@ class EngineSettings:
     """Prompt plus response of each of them; 0: as `max_tokens`."""
     bytes_to_come: int = 0
     """What the trainer will take beside an engine that is awake and has not taken yet."""
+    tensor_parallel: int = 1
+    """See `config.Rollout`."""
+    timeout_seconds: int = 1800
+    """Of ranks that hand weights over together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +249,55 @@ def engine_settings(
         group_size=rollout.group_size if is_training else 1,
         request_tokens=longest,
         bytes_to_come=bytes_to_come,
+        tensor_parallel=rollout.tensor_parallel if is_launched() else 1,
+        timeout_seconds=config.runtime.timeout_seconds,
     )
+
+
+def check_tensor_parallel(
+    config: Config, shape: Shape | None, num_ranks: int, engine: str | None = None
+) -> None:
+    """Before any weights are loaded.
+
+    Args:
+        shape: the model's; None where it is not known yet.
+        num_ranks: of the run; 1 without torchrun.
+        engine: the one that was chosen; None: not yet.
+
+    Raises:
+        OpoError: these ranks cannot share a vLLM for this model.
+    """
+    size = config.rollout.tensor_parallel
+    if size == 1:
+        return
+    what, alone = f"rollout.tensor_parallel = {size}", "--set rollout.tensor_parallel=1"
+    if (engine or config.runtime.engine) == "transformers":
+        raise OpoError(f"{what}: the transformers engine has no parts to share", alone)
+    if num_ranks == 1:
+        raise OpoError(
+            f"{what}: there is one rank",
+            f"torchrun --nproc-per-node={size} -m opo_cli train ...; or {alone}",
+        )
+    counts = {"ranks": num_ranks}
+    if is_launched():
+        counts["ranks of this machine"] = num_local_ranks()
+    if shape is not None:
+        counts |= {
+            "attention heads": shape.num_heads,
+            "key/value heads": shape.num_key_value_heads,
+        }
+    for name, count in counts.items():
+        if count % size:
+            fitting = math.gcd(*counts.values())
+            raise OpoError(
+                f"{what}: the {count} {name} cannot be shared out evenly",
+                f"--set rollout.tensor_parallel={fitting}" + ", or a divisor" * (fitting > 1),
+            )
+
+
+def num_local_ranks() -> int:
+    """Of this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_launched() else 1
 
 
 def without_effect(config: Config, engine: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""The engine of a run: its start, and a fresh one where it dies, once per batch."""
+"""The engine of a run: its start, and a fresh one where it dies, once per batch.
+
+Where ranks work together, none of them can start a fresh engine alone: the run ends.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from opo_cli.console import note, warn
-from opo_cli.errors import OpoError
+from opo_cli.errors import NotFiniteError, OpoError
+from opo_cli.model.parallel import is_joined
 from opo_cli.rollout.engine import Engine, EngineError, EngineSettings, create_engine
+from opo_cli.rollout.watch import RESUME_HINT
 from opo_cli.types import Group, Prompt, Sampling
 
 
@@ -19,7 +24,7 @@ def start_engine(
     Args:
         name: the engine that was chosen.
         asked: "auto" where nobody named it: then vLLM, where it cannot take the model after all,
-            makes way, which is told.
+            makes way, which is told; not where other ranks may have theirs.
 
     Raises:
         OpoError: it does not start.
@@ -31,6 +36,8 @@ def start_engine(
     except EngineError as error:
         if name == "transformers" or asked != "auto":
             raise
+        if is_joined():
+            raise EngineError(error.message, "--engine transformers goes without vLLM") from error
         warn(f"{error.message}; auto takes transformers instead")
     gc.collect()  # The error's frames held what vLLM had taken.
     return start_engine("transformers", asked, model, tokenizer, settings)
@@ -57,6 +64,7 @@ class Revivable:
         try:
             return self._engine.generate(prompts, sampling, **keys)
         except EngineError as error:
+            _end_of_ranks(error)
             reason = error.message
         # Outside of the handler: the error's frames hold the dead engine's memory.
         self._revive(reason)
@@ -75,8 +83,11 @@ class Revivable:
             self._engine.load_weights(model, version)
             return
         except EngineError as error:
+            _end_of_ranks(error)
             reason = error.message
         except OpoError as error:
+            if is_joined() and not isinstance(error, NotFiniteError):
+                raise  # Of this rank alone: others are not as far.
             self._error = error.with_traceback(None)
             return
         try:
@@ -94,3 +105,9 @@ class Revivable:
         self._engine = self._make()
         if self._weights is not None:
             self._engine.load_weights(*self._weights)
+
+
+def _end_of_ranks(error: EngineError) -> None:
+    """Raises where there are others, with a hint that says how all go on."""
+    if is_joined():
+        raise EngineError(error.message, f"{RESUME_HINT}; {error.hint}") from error

@@ -23,8 +23,11 @@ from transformers.cache_utils import Cache, DynamicLayer
 from opo_cli.model.memory import out_of_memory
 from opo_cli.model.policy import end_token_ids
 from opo_cli.model.precision import logits_of, precision_of, run_layers
+from opo_cli.model.sharding import device_of, is_sharded
 from opo_cli.rollout.engine import EngineSettings, Progress, not_finite
+from opo_cli.rollout.replica import empty, fill, replica_of
 from opo_cli.rollout.sizes import SLOT_BLOCK
+from opo_cli.rollout.watch import in_time
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
 COMPACT_BELOW = 7 / 8  # Share of rows still alive at which the finished ones are dropped.
@@ -111,25 +114,43 @@ class _Written:
 
 
 class TransformersEngine:
-    """See `engine.Engine`. It shares the policy's weights, so a sync is only a new version."""
+    """See `engine.Engine`. It shares the policy's weights, so a sync is only a new version; where
+    they lie in shards it has a copy of its own."""
 
     name = "transformers"
 
     def __init__(self, model, tokenizer, settings: EngineSettings):
         self.tokenizer, self.max_rows = tokenizer, settings.max_rows
+        self.timeout_seconds = settings.timeout_seconds
+        self.replica: torch.nn.Module | None = None
         self.load_weights(model, 0)
 
     def load_weights(self, model, version: int) -> None:
-        self.model, self.version = model, version
-        self.ends = torch.tensor(end_token_ids(model, self.tokenizer), device=model.device)
-        self.precision = precision_of(model)
-        self.cache_argument = _cache_argument(model.base_model)
+        self.model, self.version = self._copied(model) if is_sharded(model) else model, version
+        device = device_of(self.model)
+        self.ends = torch.tensor(end_token_ids(self.model, self.tokenizer), device=device)
+        self.precision = precision_of(self.model)
+        self.cache_argument = _cache_argument(self.model.base_model)
+
+    def _copied(self, policy) -> torch.nn.Module:
+        with (
+            out_of_memory("rollouts (a whole copy of the policy)", "--engine vllm, or more memory"),
+            in_time("handing weights to the engine", self.timeout_seconds),
+        ):
+            self.replica = self.replica or replica_of(policy)
+            fill(self.replica, policy)
+        return self.replica
 
     def sleep(self) -> None:
-        """Nothing is held between batches."""
+        """A copy leaves the GPU; the policy's own weights stay where they are."""
+        if self.replica is not None and self.replica.device.type == "cuda":
+            empty(self.replica)
+            torch.cuda.empty_cache()
 
     def close(self) -> None:
-        """Nothing to free: the weights are the policy's."""
+        """A copy is freed; there is nothing else."""
+        if self.replica is not None:
+            self.model = self.replica = None
 
     @torch.no_grad()
     def generate(
@@ -157,7 +178,7 @@ class TransformersEngine:
         return groups
 
     def _generate_chunk(self, prompts, sampling: Sampling, keys, report) -> list[Group]:
-        with self.precision.autocast(self.model.device):  # So that weights are cast once.
+        with self.precision.autocast(device_of(self.model)):  # So that weights are cast once.
             written = self._write(prompts, sampling, keys, report)
         return self._groups(prompts, written, sampling.num_responses)
 
@@ -196,7 +217,7 @@ class TransformersEngine:
 
     def _prefill(self, prompts: Sequence[Prompt], sampling: Sampling) -> tuple[Cache, _Rows]:
         """One forward over the prompts; then each row of the cache once per response."""
-        device, count = self.model.device, sampling.num_responses
+        device, count = device_of(self.model), sampling.num_responses
         width = max(len(prompt.token_ids) for prompt in prompts)
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         attention = torch.zeros(len(prompts), width, dtype=torch.long)

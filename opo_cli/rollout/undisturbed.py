@@ -4,7 +4,8 @@ Constructing `vllm.LLM` on a CPU moves torch's random state, sets environment va
 processes would inherit (LD_PRELOAD, LD_LIBRARY_PATH, LOCAL_WORLD_SIZE, ...), replaces
 `torch.set_num_threads` by a function that does nothing, may change the number of threads and the
 cores that we may run on, freezes the garbage collector, changes `sys.path`, `sys.excepthook` and
-how multiprocessing starts, and writes to the terminal from C++.
+how multiprocessing starts, and writes to the terminal from C++. At its end it destroys the process
+group, whosever it is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
+import torch.distributed as dist
 
+from opo_cli.model.parallel import is_joined
 from opo_cli.ranks import INTERFACES, is_one_machine
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -52,7 +55,7 @@ def undisturbed() -> Iterator[None]:
     start_method = multiprocessing.get_start_method(allow_none=True)
     is_frozen = gc.get_freeze_count() > 0
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    with torch.random.fork_rng(devices), warnings.catch_warnings():
+    with torch.random.fork_rng(devices), warnings.catch_warnings(), _kept_group():
         warnings.simplefilter("ignore")
         try:
             yield
@@ -72,6 +75,25 @@ def undisturbed() -> Iterator[None]:
             multiprocessing.set_start_method(start_method, force=True)
             if not is_frozen:
                 gc.unfreeze()
+
+
+@contextmanager
+def _kept_group() -> Iterator[None]:
+    """The group of all ranks, in which the trainer works, too, outlives vLLM's."""
+    if not is_joined():
+        yield
+        return
+    ours, destroy = dist.group.WORLD, dist.destroy_process_group
+
+    def destroy_others(group=None) -> None:
+        if group is not None and group is not ours:
+            destroy(group)
+
+    dist.destroy_process_group = destroy_others
+    try:
+        yield
+    finally:
+        dist.destroy_process_group = destroy
 
 
 def _handlers() -> dict[int, object]:

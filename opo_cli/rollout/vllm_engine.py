@@ -18,14 +18,19 @@ from torch import Tensor
 
 from opo_cli.errors import OpoError, first_line
 from opo_cli.model.memory import out_of_memory
+from opo_cli.model.parallel import gathered, on_all_ranks, whole
 from opo_cli.model.policy import end_token_ids
 from opo_cli.model.precision import precision_of
 from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
+from opo_cli.model.sharding import device_of
+from opo_cli.ranks import rank
+from opo_cli.rollout.delivery import Delivery
 from opo_cli.rollout.engine import EngineError, EngineSettings, Progress, not_finite
 from opo_cli.rollout.undisturbed import quiet, settings_before_import, undisturbed
 from opo_cli.rollout.vllm_start import cache_budget, context_of, start_vllm
-from opo_cli.rollout.vllm_weights import compare_weights
+from opo_cli.rollout.vllm_weights import Comparison, compare_weights, compared_names, parts_of
+from opo_cli.rollout.watch import in_time
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
 ECHO_TOKENS = 16
@@ -162,48 +167,68 @@ class VllmEngine:
 
     def sleep(self) -> None:
         """Weights and cache leave the GPU; on a CPU there is nothing to gain."""
-        if self.model.device.type == "cuda" and not self.is_asleep:
+        if device_of(self.model).type == "cuda" and not self.is_asleep:
             with _failing("died when put to sleep"):
                 self.llm.sleep(level=2)
             self.is_asleep = True
 
     def load_weights(self, model, version: int) -> None:
         self.model, self.version = model, version
-        with _failing("does not take the trainer's weights"), quiet():
-            weights = self._weights(model)
+        with (
+            in_time("handing weights to vLLM", self.settings.timeout_seconds),
+            _failing("does not take the trainer's weights"),
+            quiet(),
+        ):
+            weights = Delivery(model)
             self._wake("weights")
             self.llm.collective_rpc(
-                "reload_weights", kwargs={"weights_iterator": iter(weights.items())}
+                "reload_weights", kwargs={"weights_iterator": self._known(weights)}
             )
             self._wake("kv_cache")
             self.is_asleep = False
+            weights.check()
             # What is cached was computed by older weights.
             if not self.llm.reset_prefix_cache():
                 raise RuntimeError("its prefix cache cannot be dropped")
-            self._verify(weights)
+            self._verify()
 
-    def _weights(self, model) -> dict[str, Tensor]:
-        """By transformers' names. Not `named_parameters()`: a tied head, which the state repeats,
-        would be kept as it was; of models that vLLM gives no head of their own it is left out."""
-        weights = model.state_dict()
-        if not self.llm.apply_model(lambda theirs: hasattr(theirs, "lm_head"))[0]:
-            weights = {k: v for k, v in weights.items() if not k.startswith("lm_head.")}
-        return weights
+    def _known(self, weights: Delivery) -> Iterator[tuple[str, Tensor]]:
+        """By transformers' names, as the state dict has them: `named_parameters()` would name a
+        tied head once, and vLLM keep its own as it was. Without the head where vLLM has none."""
+        has_head = self.llm.apply_model(lambda theirs: hasattr(theirs, "lm_head"))[0]
+        for name, tensor in weights:
+            if has_head or not name.startswith("lm_head."):
+                yield name, tensor
 
     def _wake(self, tag: str) -> None:
         if self.is_asleep:
             self.llm.wake_up(tags=[tag])
 
-    def _verify(self, weights: dict[str, Tensor]) -> None:
-        """Raises EngineError where the engine does not hold `weights`."""
-        found = self.llm.apply_model(partial(compare_weights, weights))[0]
+    def _verify(self) -> None:
+        """Raises EngineError where the engine does not hold the policy's weights."""
+        weights = self._compared_weights()
+        found = on_all_ranks(lambda: self._compare(weights))
+        if any(each.repacked for each in found):
+            self._verify_echo()
+
+    def _compared_weights(self) -> dict[str, Tensor]:
+        names = self.llm.apply_model(compared_names)[0]
+        if any(theirs != names for theirs in gathered(names)):
+            raise EngineError("vLLM does not hold one model on all ranks", LOG_HINT)
+        state = self.model.state_dict()
+        wanted = [part for name in names for part in parts_of(name) if part in state]
+        return {name: whole(state[name]) for name in wanted}
+
+    def _compare(self, weights: dict[str, Tensor]) -> Comparison:
+        size = self.settings.tensor_parallel
+        compare = partial(compare_weights, weights, rank() % size, size)
+        found = self.llm.apply_model(compare)[0]
         if found.differing or not found.equal:
             name = (found.differing or found.repacked)[0]
             raise EngineError(
                 f"vLLM does not hold the trainer's weights after a sync: {name}", LOG_HINT
             )
-        if found.repacked:
-            self._verify_echo()
+        return found
 
     def _verify_echo(self) -> None:
         """On a CPU vLLM repacks most weights and leaves nothing to read: what it says of a fixed
@@ -212,12 +237,16 @@ class VllmEngine:
         ids = [i * 7919 % size for i in range(1, ECHO_TOKENS + 1)]
         ours = score(
             self.model,
-            Sequences.pack([ids[:1]], [ids[1:]], self.model.device),
+            Sequences.pack([ids[:1]], [ids[1:]], device_of(self.model)),
             ECHO_TOKENS,
         ).logprobs[0]
+        theirs = torch.tensor(self._echo(ids))
+        on_all_ranks(lambda: self._check_echo(ours.cpu(), theirs))
+
+    def _check_echo(self, ours: Tensor, theirs: Tensor) -> None:
         if not ours.isfinite().all():
             raise not_finite(self.model, self.version)
-        difference = float((ours.cpu() - torch.tensor(self._echo(ids))).abs().mean())
+        difference = float((ours - theirs).abs().mean())
         if not difference < self._tolerance:
             raise EngineError(
                 "vLLM does not hold the trainer's weights after a sync: its logprobs of a fixed "

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from opo_cli.errors import OpoError
 from opo_cli.model.device import GIGABYTE, available_bytes
-from opo_cli.model.shape import BYTES, shape_of
-from opo_cli.rollout.engine import EngineSettings
+from opo_cli.model.parallel import from_main, is_joined, on_all_ranks
+from opo_cli.model.shape import BYTES, Shape, shape_of
+from opo_cli.model.sharding import device_of
+from opo_cli.rollout.engine import EngineSettings, num_local_ranks
 from opo_cli.rollout.sizes import (
     MAX_CONTEXT,
     USABLE,
@@ -22,10 +27,13 @@ from opo_cli.rollout.sizes import (
 )
 
 BATCH_TOKENS = 8192  # Of one forward pass, prompts included.
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def start_vllm(model, settings: EngineSettings, cache_bytes: int, max_tokens: int):
-    is_cpu = model.device.type == "cpu"
+    """Where ranks work together, all of them have to come along, after the policy is in shards."""
+    is_cpu = device_of(model).type == "cpu"
+    name = from_main(lambda: f"opo_{secrets.token_hex(8)}") if is_joined() else ""
     is_eager = settings.execution == "eager" or (is_cpu and settings.execution == "auto")
     if is_cpu:
         _skip_compiled_helpers()
@@ -33,7 +41,7 @@ def start_vllm(model, settings: EngineSettings, cache_bytes: int, max_tokens: in
 
     with tempfile.TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)  # All that vLLM reads: weights come from the trainer.
-        return LLM(
+        llm = LLM(
             model=folder,
             skip_tokenizer_init=True,
             load_format="dummy",
@@ -55,7 +63,42 @@ def start_vllm(model, settings: EngineSettings, cache_bytes: int, max_tokens: in
             disable_log_stats=True,
             seed=0,
             **({} if is_cpu else _colocated(model, settings, cache_bytes)),
+            **(_launched(name, settings) if name else {}),
         )
+    _unlink(name)
+    return llm
+
+
+def _launched(name: str, settings: EngineSettings) -> dict:
+    """What makes vLLM a part of the ranks that torchrun has started, neighbours of them sharing one
+    model. With one rank per engine, too: vLLM's own executor takes GPU 0 on every rank.
+
+    On a CPU such neighbours exchange activations through shared memory, whose name would be the
+    same in all runs of a machine: the second one would not start, nor the first after a crash.
+
+    Args:
+        name: of nothing else on this machine, the same on all ranks.
+    """
+    from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher
+
+    class Launched(ExecutorWithExternalLauncher):
+        def _distributed_args(self) -> tuple[str, int, int]:
+            _, rank, local_rank = super()._distributed_args()
+            return f"env:{name}", rank, local_rank  # The process group is there already.
+
+    return {
+        "distributed_executor_backend": Launched,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "distributed_timeout_seconds": settings.timeout_seconds,
+        "cpu_distributed_timeout_seconds": settings.timeout_seconds,
+    }
+
+
+def _unlink(name: str) -> None:
+    """All have opened the shared memory by now; nameless, it goes when they end, however."""
+    if name and SHARED_MEMORY.is_dir():
+        for path in SHARED_MEMORY.glob(f"{name}*"):
+            path.unlink(missing_ok=True)
 
 
 def _skip_compiled_helpers() -> None:
@@ -69,7 +112,7 @@ def _skip_compiled_helpers() -> None:
 def _colocated(model, settings: EngineSettings, cache_bytes: int) -> dict:
     """What lets trainer and engine share a GPU. vLLM refuses to start unless this share of the card
     is free: its weights, the cache and its own reserve."""
-    free, total = torch.cuda.mem_get_info(model.device)
+    free, total = torch.cuda.mem_get_info(device_of(model))
     needed = _weight_bytes(model, settings) + cache_bytes + VLLM_RESERVE
     if needed > free:
         raise OpoError(
@@ -82,22 +125,35 @@ def _colocated(model, settings: EngineSettings, cache_bytes: int) -> dict:
 
 def context_of(model, settings: EngineSettings, cache_bytes: int) -> int:
     """Longest prompt plus response, tokens: what the model takes, as far as the cache holds it."""
-    shape = shape_of(model.config)
+    shape = _shape(model, settings)
     held = held_tokens(shape, settings, cache_bytes)
     return min(shape.max_positions or MAX_CONTEXT, max(settings.max_tokens, MAX_CONTEXT), held)
 
 
+def _shape(model, settings: EngineSettings) -> Shape:
+    """As far as the cache is concerned, this rank's part of it."""
+    shape = shape_of(model.config)
+    heads = shape.num_key_value_heads // settings.tensor_parallel
+    return replace(shape, num_key_value_heads=heads)
+
+
 def _weight_bytes(model, settings: EngineSettings) -> int:
-    return sum(p.numel() for p in model.parameters()) * BYTES[settings.dtype]
+    numbers = sum(p.numel() for p in model.parameters())
+    return numbers * BYTES[settings.dtype] // settings.tensor_parallel
 
 
 def cache_budget(model, settings: EngineSettings) -> int:
-    """Bytes of the key/value cache, see `CacheSize`.
+    """Bytes of the key/value cache, see `CacheSize`; the same on all ranks: those that share a
+    model schedule each on its own, and have to come to the same schedule.
 
     Raises:
-        OpoError: it cannot hold one group.
+        OpoError: it cannot hold one group; OtherRankError where that is so on another rank.
     """
-    shape = shape_of(model.config)
+    return min(on_all_ranks(lambda: _cache_budget(model, settings)))
+
+
+def _cache_budget(model, settings: EngineSettings) -> int:
+    shape = _shape(model, settings)
     longest = longest_request(shape, settings)
     size = vllm_cache(shape, settings, longest, _room(model, settings))
     if settings.cache_gigabytes and size.budget > (free := _free(model)):
@@ -111,15 +167,16 @@ def cache_budget(model, settings: EngineSettings) -> int:
 
 
 def _free(model) -> int:
-    if model.device.type == "cpu":
-        return available_bytes()
+    """Of this rank's GPU; on a CPU its share."""
+    if device_of(model).type == "cpu":
+        return available_bytes() // num_local_ranks()
     torch.cuda.empty_cache()
-    return torch.cuda.mem_get_info(model.device)[0]
+    return torch.cuda.mem_get_info(device_of(model))[0]
 
 
 def _room(model, settings: EngineSettings) -> int:
-    if model.device.type == "cpu":
+    if device_of(model).type == "cpu":
         return int(VLLM_CPU_SHARE * _free(model))
-    free, (_, total) = _free(model), torch.cuda.mem_get_info(model.device)
+    free, (_, total) = _free(model), torch.cuda.mem_get_info(device_of(model))
     others = settings.bytes_to_come + _weight_bytes(model, settings) + VLLM_RESERVE
     return max(0, free - others - int((1 - USABLE) * total))
