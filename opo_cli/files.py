@@ -151,9 +151,17 @@ def read_json(path: Path) -> Any:
 # --- sealed folders -------------------------------------------------------------------------------
 
 
-def make_folder(target: Path, fill: Callable[[Path], None]) -> None:
-    """`fill`s a temporary folder, seals it with a manifest and renames it to `target`: whole, or
-    not there, and on the disk when this returns.
+def make_folder(target: Path, fill: Callable[[Path], object]) -> None:
+    """See `new_folder`; `fill` fills it."""
+    with new_folder(target) as new:
+        fill(new)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder to fill; at the end it is sealed with a manifest and renamed to `target`:
+    whole, or not there, and on the disk behind the block. Other threads and processes may fill it,
+    too.
 
     A target that is there and whole stays: another process was first, with the same content. A
     damaged one makes room.
@@ -162,7 +170,7 @@ def make_folder(target: Path, fill: Callable[[Path], None]) -> None:
     with disk_errors(target), _scratch_folder(target.parent) as scratch:
         new = scratch / target.name
         new.mkdir()
-        fill(new)
+        yield new
         _seal(new)
         if target.is_dir() and not is_whole(target):
             target.rename(scratch / ".old")

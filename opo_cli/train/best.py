@@ -7,13 +7,13 @@ from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from opo_cli.errors import OpoError
-from opo_cli.files import check_seal, make_folder, remove_folder
+from opo_cli.files import check_seal, remove_folder
+from opo_cli.model.parallel import from_main
+from opo_cli.model.saved import read, tensors_of, write
 
 PREFIX = "best-"
-WEIGHTS = "weights.pt"
+POLICY = "policy"
 
 
 def best_step(records: Iterable[Mapping[str, Any]]) -> int | None:
@@ -35,17 +35,11 @@ def best_path(folder: Path, step: int) -> Path:
     return folder / f"{PREFIX}{step:06d}"
 
 
-def write_state(state: dict[str, Any], path: Path) -> None:
-    """Through Python's own file, which says why it cannot be written where torch's does not."""
-    with path.open("wb") as file:
-        torch.save(state, file)
-
-
 def save_best(folder: Path, policy, step: int) -> None:
-    """Writes `folder/best-000020/`."""
+    """Writes `folder/best-000020/`. Every rank has to come along."""
     target = best_path(folder, step)
-    remove_folder(target)  # What is there may be of a step that was made again.
-    make_folder(target, lambda scratch: write_state(policy.state_dict(), scratch / WEIGHTS))
+    from_main(lambda: remove_folder(target))  # It may be of a step that was made again.
+    write(target, tensors_of(policy, POLICY))
 
 
 def drop_best(folder: Path, needed: Container[int | None]) -> None:
@@ -56,11 +50,17 @@ def drop_best(folder: Path, needed: Container[int | None]) -> None:
 
 
 def load_best(folder: Path, policy, step: int) -> None:
-    """
+    """Every rank has to come along.
+
     Raises:
-        OpoError: the weights are gone or damaged.
+        OpoError: the weights are gone or damaged, or another model's.
     """
     path = best_path(folder, step)
+    from_main(lambda: _check(path))
+    read(tensors_of(policy, POLICY), path)
+
+
+def _check(path: Path) -> None:
     try:
         check_seal(path)
     except OpoError as error:
@@ -68,11 +68,3 @@ def load_best(folder: Path, policy, step: int) -> None:
             f"the best weights on the validation split: {error.message}",
             "--resume goes back to a checkpoint before them",
         ) from None
-    try:
-        state = torch.load(path / WEIGHTS, map_location=policy.device, weights_only=True)
-        policy.load_state_dict(state)
-    except Exception as error:  # What does not fit surfaces as almost any type.
-        raise OpoError(
-            f"the best weights '{path}' are whole and do not load: {type(error).__name__}",
-            "go on with the version of torch that wrote them, or start anew with --out",
-        ) from error

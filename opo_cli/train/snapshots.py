@@ -4,9 +4,9 @@ the run is finished. The estimator lab goes along them."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from opo_cli.files import is_whole, make_folder
+from opo_cli.files import is_whole
 from opo_cli.records import RunFolder
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from opo_cli.train.learner import Learner
 
-MOMENTS = "second_moments.pt"
+MOMENTS = "moments/second.safetensors"
+"""In a folder of its own: engines take each safetensors file beside the weights for weights."""
 
 
 def list_snapshots(folder: RunFolder) -> dict[int, Path]:
@@ -26,34 +27,44 @@ def list_snapshots(folder: RunFolder) -> dict[int, Path]:
 def save_snapshot(
     folder: RunFolder, step: int, learner: Learner, tokenizer, *, use_moments: bool
 ) -> None:
-    """`snapshots/step-000010/`, sealed; one that is there and whole is kept: it is the same."""
+    """`snapshots/step-000010/`, sealed; one that is there and whole is kept: it is the same. Every
+    rank has to come along."""
+    from opo_cli.model.export import save_policy
+    from opo_cli.model.parallel import from_main
+
     target = folder.snapshot(step)
-    if is_whole(target):
+    if from_main(lambda: is_whole(target)):
         return
+    moments = second_moments(learner) if use_moments else {}
 
-    def fill(scratch: Path) -> None:
-        from opo_cli.train.best import write_state
+    def write_moments(scratch: Path) -> None:
+        from safetensors.torch import save_file
 
-        learner.policy.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        if use_moments:
-            names = [name for name, _ in learner.policy.named_parameters()]
-            write_state(second_moments(learner.optimizer.state_dict(), names), scratch / MOMENTS)
+        if moments:
+            (scratch / MOMENTS).parent.mkdir()
+            save_file(moments, scratch / MOMENTS)
 
-    make_folder(target, fill)
+    save_policy(learner.policy, tokenizer, target, write_moments)
 
 
-def second_moments(optimizer: dict[str, Any], names: list[str]) -> dict[str, Tensor]:
-    """Parameter's name -> AdamW's running mean of squared gradients, bias-corrected.
+def second_moments(learner: Learner) -> dict[str, Tensor]:
+    """Policy's parameter -> AdamW's running mean of squared gradients, bias-corrected, in host
+    memory; of those that it has moved. Every rank has to come along; rank 0 gets them."""
+    from opo_cli.model.parallel import whole
+    from opo_cli.model.sharding import put_away
+    from opo_cli.ranks import is_main
 
-    Args:
-        optimizer: an AdamW's state dict.
-        names: of its parameters, in their order.
-    """
-    group = optimizer["param_groups"][0]
-    beta2 = group["betas"][1]
-    return {
-        name: optimizer["state"][place]["exp_avg_sq"]
-        / (1 - beta2 ** float(optimizer["state"][place]["step"]))
-        for name, place in zip(names, group["params"], strict=True)
-    }
+    put_away(learner.policy)
+    beta2 = learner.optimizer.param_groups[0]["betas"][1]
+    found = {}
+    for name, parameter in learner.policy.named_parameters():
+        if state := learner.optimizer.state.get(parameter):
+            square = whole(state["exp_avg_sq"])
+            if is_main():
+                found[name] = unbiased(square.cpu(), state["step"], beta2)
+    return found
+
+
+def unbiased(square: Tensor, step: Tensor, beta2: float) -> Tensor:
+    """An `exp_avg_sq` without its bias towards zero (arXiv 1412.6980)."""
+    return square / (1 - beta2 ** float(step))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -13,18 +14,32 @@ import torch
 
 from opo_cli.errors import OpoError
 from opo_cli.files import check_seal
+from opo_cli.model import saved
+from opo_cli.model.policy import load_policy
 from opo_cli.presets import resolve
 from opo_cli.records import RunFolder
-from opo_cli.train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from opo_cli.train.learner import make_reference, new_learner
+from opo_cli.train.checkpoint import (
+    checkpoint_path,
+    load_checkpoint,
+    read_policy,
+    read_second_moments,
+    save_checkpoint,
+)
+from opo_cli.train.learner import Learner, make_reference, new_learner
+from opo_cli.train.snapshots import second_moments
 from tests.damage import flip_a_bit, kill_as_it_says, names
 
-FILES = ["evals.jsonl", "manifest.json", "state.pt", "steps.jsonl"]
+STATE = "shard-00001-model-00001-of-00001.safetensors"
+FILES = ["evals.jsonl", "manifest.json", STATE, "steps.jsonl"]
 
 
 def learner_of(policy, algorithm: str = "opo"):
     config = resolve("smoke", algorithm=algorithm)
     return new_learner(policy, make_reference(policy, config), config)
+
+
+def bare_learner_of(module: torch.nn.Module) -> Learner:
+    return Learner(policy=module, reference=None, optimizer=torch.optim.AdamW(module.parameters()))
 
 
 def moved(learner) -> None:
@@ -106,10 +121,10 @@ def test_the_logs_come_back_whatever_became_of_the_runs_own(run):
 
 
 DAMAGE = {
-    "flipped": lambda path: flip_a_bit(path / "state.pt"),
-    "cut": lambda path: os.truncate(path / "state.pt", 1000),
-    "empty": lambda path: os.truncate(path / "state.pt", 0),
-    "gone": lambda path: (path / "state.pt").unlink(),
+    "flipped": lambda path: flip_a_bit(path / STATE),
+    "cut": lambda path: os.truncate(path / STATE, 1000),
+    "empty": lambda path: os.truncate(path / STATE, 0),
+    "gone": lambda path: (path / STATE).unlink(),
     "log flipped": lambda path: flip_a_bit(path / "steps.jsonl"),
     "log gone": lambda path: (path / "evals.jsonl").unlink(),
     "no seal": lambda path: (path / "manifest.json").unlink(),
@@ -142,7 +157,7 @@ def test_a_damaged_one_does_not_stop_a_run_that_goes_on(run):
 def test_where_all_are_damaged_the_run_begins_anew(run, policy_and_tokenizer, capfd):
     run, _, _ = run
     for step in (2, 3):
-        flip_a_bit(checkpoint_path(run.checkpoints, step) / "state.pt", 500)
+        flip_a_bit(checkpoint_path(run.checkpoints, step) / STATE, 500)
     learner = learner_of(policy_and_tokenizer[0])
     before = state_of(learner)
     assert load_checkpoint(run, learner, needs_best=False) == 0
@@ -154,25 +169,93 @@ def test_where_all_are_damaged_the_run_begins_anew(run, policy_and_tokenizer, ca
     assert "goes on from step 0" in told
 
 
-def test_a_whole_checkpoint_of_another_model_is_no_damage(run, policy_and_tokenizer):
+OTHERS = {
+    "'policy.weight' has the shape (2, 2), not (2, 3)": torch.nn.Linear(3, 2),
+    "'policy.bias' is too much": torch.nn.Linear(2, 2, bias=False),
+    "'policy.scale' is missing": torch.nn.Linear(2, 2),
+}
+OTHERS["'policy.scale' is missing"].register_buffer("scale", torch.ones(2))
+
+
+@pytest.mark.parametrize("told", OTHERS)
+def test_a_whole_checkpoint_of_another_model_is_no_damage(told: str, tmp_path: Path):
     """It is kept: nobody asked for a new start."""
-    run, _, _ = run
-    other = learner_of(torch.nn.Linear(2, 2))
-    other.policy.device = torch.device("cpu")
-    with pytest.raises(OpoError, match=r"step-000003' is whole and does not load: RuntimeError"):
-        load_checkpoint(run, other, needs_best=False)
-    assert names(run.checkpoints) == ["step-000002", "step-000003"]
-    assert len(run.steps()) == 3
+    run = RunFolder(tmp_path)
+    run.add_step({"step": 3})
+    save_checkpoint(run, bare_learner_of(torch.nn.Linear(2, 2)), 3, keep=1)
+    message = f"step-000003' is whole and does not load: {told}"
+    with pytest.raises(OpoError, match=re.escape(message)):
+        load_checkpoint(run, bare_learner_of(OTHERS[told]), needs_best=False)
+    assert names(run.checkpoints) == ["step-000003"]
+    assert len(run.steps()) == 1
 
 
-def test_an_older_versions_checkpoints_are_not_thrown_away(run):
+@pytest.mark.parametrize("name", ["step-000003.pt", "step-000003/state.pt"])
+def test_an_older_versions_checkpoints_are_not_thrown_away(name: str, run):
     run, learner, _ = run
     shutil.rmtree(run.checkpoints)
-    run.checkpoints.mkdir()
-    (run.checkpoints / "step-000003.pt").write_bytes(b"")
-    with pytest.raises(OpoError, match=r"step-000003.pt' is a checkpoint of an older version"):
+    (run.checkpoints / name).parent.mkdir(parents=True)
+    (run.checkpoints / name).write_bytes(b"")
+    with pytest.raises(OpoError, match=f"{name}' is a checkpoint of an older version"):
         load_checkpoint(run, learner, needs_best=False)
     assert len(run.steps()) == 3
+
+
+def test_an_optimizer_that_has_not_begun_comes_back_as_such(policy_and_tokenizer, tmp_path: Path):
+    """Also one that has moved some parameters alone, and where the learner has gone on since."""
+    run, learner = RunFolder(tmp_path), learner_of(policy_and_tokenizer[0])
+    save_checkpoint(run, learner, 1, keep=2)
+    learner.policy.model.norm.weight.grad = torch.ones(learner.policy.config.hidden_size)
+    learner.optimizer.step()
+    save_checkpoint(run, learner, 2, keep=2)
+    expected = state_of(learner)
+    moved(learner)
+    assert load_checkpoint(run, learner, needs_best=False) == 2
+    assert equal(state_of(learner), expected)
+    shutil.rmtree(checkpoint_path(run.checkpoints, 2))
+    assert load_checkpoint(run, learner, needs_best=False) == 1
+    assert not learner.optimizer.state
+
+
+def test_it_goes_on_as_if_never_stopped(run, policy_and_tokenizer, base: Path):
+    """In another process's learner; AdamW's own state, as it makes it, stands for the first's."""
+    run, learner, _ = run
+    again = learner_of(load_policy(str(base), torch.device("cpu"))[0])
+    assert load_checkpoint(run, again, needs_best=False) == 3
+    for each in (learner, again):
+        moved(each)
+    assert equal(state_of(learner), state_of(again))
+    for ours, theirs in zip(
+        learner.optimizer.state.values(), again.optimizer.state.values(), strict=True
+    ):
+        for key, value in ours.items():
+            assert (value.dtype, value.device) == (theirs[key].dtype, theirs[key].device)
+
+
+def test_large_states_are_written_in_several_files(run, monkeypatch):
+    monkeypatch.setattr(saved, "FILE_BYTES", 200_000)
+    run, learner, states = run
+    save_checkpoint(run, learner, 4, keep=2)
+    assert len(names(checkpoint_path(run.checkpoints, 4))) > len(FILES) + 2
+    moved(learner)
+    assert load_checkpoint(run, learner, needs_best=False) == 4
+    assert equal(state_of(learner), states[3])
+
+
+def test_others_read_what_they_need_of_it(run, policy_and_tokenizer):
+    run, learner, _ = run
+    path = checkpoint_path(run.checkpoints, 3)
+    weights = read_policy(path)
+    found = dict(learner.policy.named_parameters())
+    assert weights.keys() == found.keys()
+    assert all(torch.equal(weights[name], found[name]) for name in found)
+    moments, expected = read_second_moments(path, 0.95), second_moments(learner)
+    assert moments.keys() == found.keys()
+    assert all(torch.equal(moments[name], expected[name]) for name in found)
+    flip_a_bit(path / STATE)
+    for read in (read_policy, lambda path: read_second_moments(path, 0.95)):
+        with pytest.raises(OpoError, match=f"{STATE}' is damaged"):
+            read(path)
 
 
 SAVER = """
@@ -255,7 +338,7 @@ def test_a_run_is_the_run_never_damaged_whatever_of_it_is_hit(base, in_tmp: Path
     killed = [*RUN, "--out", "cut"]
     cut = in_tmp / "cut"
     killed_at_checkpoint(killed, cut, 4)
-    flip_a_bit(cut / "checkpoints" / "step-000004" / "state.pt", 100_000)
+    flip_a_bit(cut / "checkpoints" / "step-000004" / STATE, 100_000)
     flip_a_bit(cut / "steps.jsonl")
     told = run_opo("list", "runs")  # Elsewhere: this run is not under runs/.
     assert told.returncode == 0
@@ -265,7 +348,7 @@ def test_a_run_is_the_run_never_damaged_whatever_of_it_is_hit(base, in_tmp: Path
     assert "opo train --resume --out cut" in refused.stderr
     resumed = run_opo("train", "--resume", "--out", "cut")
     assert resumed.returncode == 0, resumed.stderr
-    assert "step-000004/state.pt' is damaged" in resumed.stderr
+    assert f"step-000004/{STATE}' is damaged" in resumed.stderr
     assert "goes on from step 2" in resumed.stderr
     assert content_of(cut) == content_of(in_tmp / "whole")
 
@@ -287,15 +370,15 @@ def killed_at_checkpoint(arguments: list[str], folder: Path, step: int) -> None:
 import os, sys
 from pathlib import Path
 sys.argv = {["opo", *arguments]!r}
-from opo_cli.train import loop
-save = loop.save_checkpoint
-def saved(run, learner, step, keep):
-    save(run, learner, step, keep)
+from opo_cli.train.checkpoint import Checkpoints
+save = Checkpoints.save
+def saved(self, step):
+    save(self, step)
     if step == {step}:
         print("saved", flush=True)
         while True:
             pass
-loop.save_checkpoint = saved
+Checkpoints.save = saved
 from opo_cli.cli import main
 main(sys.argv[1:])
 """
