@@ -11,7 +11,7 @@ PHASES = {
     "train/warmstart.py:prepare": "start",
     "train/outputs.py:start_run": "start",
     "grading/workers.py:__init__": "start",
-    "train/checkpoint.py:load_checkpoint": "resuming",
+    "train/checkpoint.py:load": "resuming",
     "records.py:go_back": "resuming",
     "train/rollouts.py:sample_groups": "rollout",
     "train/rollouts.py:with_greedy_rewards": "rollout",

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from opo_cli.errors import OpoError, OtherRankError
-from opo_cli.files import new_folder
+from opo_cli.files import disk_errors, new_folder
 from opo_cli.model.parallel import from_main, is_joined
 from opo_cli.model.sharding import put_away
 from opo_cli.ranks import rank
@@ -57,7 +57,7 @@ def write(target: Path, state: dict[str, Tensor], beside: Beside = _nothing) -> 
     Args:
         beside: writes other files into it, called on rank 0.
     """
-    with ExitStack() as opened:
+    with disk_errors(target), ExitStack() as opened:
         scratch = from_main(lambda: _begin(opened, target, beside))
         try:
             with _hushed():
@@ -78,6 +78,7 @@ def write_later(
     """
     with ExitStack() as opened:
         scratch = from_main(lambda: _begin(opened, target, beside))
+        opened.enter_context(disk_errors(target))
         writer = _writer(state, scratch)
         writer.per_thread_copy_ahead = 0  # It would take streams of a GPU, which has no part in it.
         writing = dcp.async_save(state, storage_writer=writer, process_group=group)

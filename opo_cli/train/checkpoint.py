@@ -119,19 +119,6 @@ class Checkpoints:
         return step
 
 
-def save_checkpoint(run: RunFolder, learner: Learner, step: int, keep: int) -> Path:
-    """See `Checkpoints.save`; on the disk when this returns."""
-    checkpoints = Checkpoints(run, learner, keep)
-    checkpoints.save(step)
-    checkpoints.finish()
-    return checkpoint_path(run.checkpoints, step)
-
-
-def load_checkpoint(run: RunFolder, learner: Learner, *, needs_best: bool) -> int:
-    """See `Checkpoints.load`."""
-    return Checkpoints(run, learner, 1).load(needs_best=needs_best)
-
-
 # --- the run's files ------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from opo_cli.errors import OpoError
 from opo_cli.presets import resolve
 from opo_cli.records import RunFolder
 from opo_cli.train.best import best_path, best_step, drop_best, load_best, save_best
-from opo_cli.train.checkpoint import load_checkpoint, save_checkpoint
+from opo_cli.train.checkpoint import Checkpoints
 from opo_cli.train.learner import new_learner
 from tests.damage import flip_a_bit, names
 
@@ -69,7 +69,9 @@ def test_the_best_weights_are_sealed_and_come_back(tmp_path: Path):
         load_best(tmp_path, model, 5)
     assert "--resume goes back" in caught.value.hint
     save_best(tmp_path, torch.nn.Linear(3, 1), 7)
-    with pytest.raises(OpoError, match=r"best-000007' is whole and does not load: 'policy\.weight'"):
+    with pytest.raises(
+        OpoError, match=r"best-000007' is whole and does not load: 'policy\.weight'"
+    ):
         load_best(tmp_path, model, 7)
 
 
@@ -139,12 +141,12 @@ def test_a_checkpoint_counts_with_the_best_weights_that_it_goes_on_with(
         if best_step(run.evals()) == step:
             save_best(run.checkpoints, learner.policy, step)
         if step % 2 == 0:
-            save_checkpoint(run, learner, step, keep=2)
+            Checkpoints(run, learner, 2).save(step)
     assert names(run.checkpoints) == ["best-000001", "best-000003", "step-000002", "step-000004"]
     for hit, expected in ((None, 4), (3, 2), (1, 0)):
         if hit is not None:
             flip_a_bit(best_path(run.checkpoints, hit) / WEIGHTS)
-        assert load_checkpoint(run, learner, needs_best=True) == expected
+        assert Checkpoints(run, learner, 2).load(needs_best=True) == expected
         assert [s["step"] for s in run.steps()] == list(range(1, expected + 1))
         assert [e["step"] for e in run.evals()] == list(range(1, expected + 1))
     assert names(run.checkpoints) == []
@@ -155,5 +157,5 @@ def test_without_the_rule_no_best_weights_are_needed(policy_and_tokenizer, tmp_p
     run.add_step({"step": 1})
     run.write_evals([record(1, 0.5), record(2, 0.4)])
     run.add_step({"step": 2})
-    save_checkpoint(run, learner, 2, keep=1)
-    assert load_checkpoint(run, learner, needs_best=False) == 2
+    Checkpoints(run, learner, 1).save(2)
+    assert Checkpoints(run, learner, 2).load(needs_best=False) == 2

@@ -19,11 +19,10 @@ from opo_cli.model.policy import load_policy
 from opo_cli.presets import resolve
 from opo_cli.records import RunFolder
 from opo_cli.train.checkpoint import (
+    Checkpoints,
     checkpoint_path,
-    load_checkpoint,
     read_policy,
     read_second_moments,
-    save_checkpoint,
 )
 from opo_cli.train.learner import Learner, make_reference, new_learner
 from opo_cli.train.snapshots import second_moments
@@ -81,7 +80,7 @@ def run(policy_and_tokenizer, tmp_path: Path):
         run.add_step({"step": step})
         run.write_evals([*run.evals(), {"policy": "step", "step": step}])
         states[step] = state_of(learner)
-        save_checkpoint(run, learner, step, keep=2)
+        Checkpoints(run, learner, 2).save(step)
     return run, learner, states
 
 
@@ -102,11 +101,11 @@ def test_what_is_saved_comes_back(algorithm: str, policy_and_tokenizer, tmp_path
     run.path.mkdir()
     moved(learner)
     expected = state_of(learner)
-    save_checkpoint(run, learner, 1, keep=1)
+    Checkpoints(run, learner, 1).save(1)
     moved(learner)
     moved(learner)
     assert not equal(state_of(learner), expected)
-    assert load_checkpoint(run, learner, needs_best=False) == 1
+    assert Checkpoints(run, learner, 2).load(needs_best=False) == 1
     assert equal(state_of(learner), expected)
 
 
@@ -115,7 +114,7 @@ def test_the_logs_come_back_whatever_became_of_the_runs_own(run):
     run.add_step({"step": 4})
     flip_a_bit(run.path / "steps.jsonl", 3)
     (run.path / "evals.jsonl").unlink()
-    assert load_checkpoint(run, learner, needs_best=False) == 3
+    assert Checkpoints(run, learner, 2).load(needs_best=False) == 3
     assert [record["step"] for record in run.steps()] == [1, 2, 3]
     assert [record["step"] for record in run.evals()] == [1, 2, 3]
 
@@ -137,7 +136,7 @@ DAMAGE = {
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(damage, run, capfd):
     run, learner, states = run
     DAMAGE[damage](checkpoint_path(run.checkpoints, 3))
-    assert load_checkpoint(run, learner, needs_best=False) == 2
+    assert Checkpoints(run, learner, 2).load(needs_best=False) == 2
     assert equal(state_of(learner), states[2])
     assert [record["step"] for record in run.steps()] == [1, 2]
     told = capfd.readouterr().err
@@ -150,7 +149,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(damage, run, c
 def test_a_damaged_one_does_not_stop_a_run_that_goes_on(run):
     run, learner, _ = run
     flip_a_bit(checkpoint_path(run.checkpoints, 3) / "evals.jsonl")
-    save_checkpoint(run, learner, 4, keep=2)
+    Checkpoints(run, learner, 2).save(4)
     assert names(run.checkpoints) == ["step-000003", "step-000004"]
 
 
@@ -160,7 +159,7 @@ def test_where_all_are_damaged_the_run_begins_anew(run, policy_and_tokenizer, ca
         flip_a_bit(checkpoint_path(run.checkpoints, step) / STATE, 500)
     learner = learner_of(policy_and_tokenizer[0])
     before = state_of(learner)
-    assert load_checkpoint(run, learner, needs_best=False) == 0
+    assert Checkpoints(run, learner, 2).load(needs_best=False) == 0
     assert equal(state_of(learner), before)
     assert run.steps() == run.evals() == names(run.checkpoints) == []
     told = capfd.readouterr().err
@@ -182,10 +181,10 @@ def test_a_whole_checkpoint_of_another_model_is_no_damage(told: str, tmp_path: P
     """It is kept: nobody asked for a new start."""
     run = RunFolder(tmp_path)
     run.add_step({"step": 3})
-    save_checkpoint(run, bare_learner_of(torch.nn.Linear(2, 2)), 3, keep=1)
+    Checkpoints(run, bare_learner_of(torch.nn.Linear(2, 2)), 1).save(3)
     message = f"step-000003' is whole and does not load: {told}"
     with pytest.raises(OpoError, match=re.escape(message)):
-        load_checkpoint(run, bare_learner_of(OTHERS[told]), needs_best=False)
+        Checkpoints(run, bare_learner_of(OTHERS[told]), 2).load(needs_best=False)
     assert names(run.checkpoints) == ["step-000003"]
     assert len(run.steps()) == 1
 
@@ -197,23 +196,23 @@ def test_an_older_versions_checkpoints_are_not_thrown_away(name: str, run):
     (run.checkpoints / name).parent.mkdir(parents=True)
     (run.checkpoints / name).write_bytes(b"")
     with pytest.raises(OpoError, match=f"{name}' is a checkpoint of an older version"):
-        load_checkpoint(run, learner, needs_best=False)
+        Checkpoints(run, learner, 2).load(needs_best=False)
     assert len(run.steps()) == 3
 
 
 def test_an_optimizer_that_has_not_begun_comes_back_as_such(policy_and_tokenizer, tmp_path: Path):
     """Also one that has moved some parameters alone, and where the learner has gone on since."""
     run, learner = RunFolder(tmp_path), learner_of(policy_and_tokenizer[0])
-    save_checkpoint(run, learner, 1, keep=2)
+    Checkpoints(run, learner, 2).save(1)
     learner.policy.model.norm.weight.grad = torch.ones(learner.policy.config.hidden_size)
     learner.optimizer.step()
-    save_checkpoint(run, learner, 2, keep=2)
+    Checkpoints(run, learner, 2).save(2)
     expected = state_of(learner)
     moved(learner)
-    assert load_checkpoint(run, learner, needs_best=False) == 2
+    assert Checkpoints(run, learner, 2).load(needs_best=False) == 2
     assert equal(state_of(learner), expected)
     shutil.rmtree(checkpoint_path(run.checkpoints, 2))
-    assert load_checkpoint(run, learner, needs_best=False) == 1
+    assert Checkpoints(run, learner, 2).load(needs_best=False) == 1
     assert not learner.optimizer.state
 
 
@@ -221,7 +220,7 @@ def test_it_goes_on_as_if_never_stopped(run, policy_and_tokenizer, base: Path):
     """In another process's learner; AdamW's own state, as it makes it, stands for the first's."""
     run, learner, _ = run
     again = learner_of(load_policy(str(base), torch.device("cpu"))[0])
-    assert load_checkpoint(run, again, needs_best=False) == 3
+    assert Checkpoints(run, again, 2).load(needs_best=False) == 3
     for each in (learner, again):
         moved(each)
     assert equal(state_of(learner), state_of(again))
@@ -235,10 +234,10 @@ def test_it_goes_on_as_if_never_stopped(run, policy_and_tokenizer, base: Path):
 def test_large_states_are_written_in_several_files(run, monkeypatch):
     monkeypatch.setattr(saved, "FILE_BYTES", 200_000)
     run, learner, states = run
-    save_checkpoint(run, learner, 4, keep=2)
+    Checkpoints(run, learner, 2).save(4)
     assert len(names(checkpoint_path(run.checkpoints, 4))) > len(FILES) + 2
     moved(learner)
-    assert load_checkpoint(run, learner, needs_best=False) == 4
+    assert Checkpoints(run, learner, 2).load(needs_best=False) == 4
     assert equal(state_of(learner), states[3])
 
 
@@ -266,7 +265,7 @@ from opo_cli import files
 from opo_cli.model.policy import load_policy
 from opo_cli.presets import resolve
 from opo_cli.records import RunFolder
-from opo_cli.train.checkpoint import save_checkpoint
+from opo_cli.train.checkpoint import Checkpoints
 from opo_cli.train.learner import new_learner
 
 def stop(folder):
@@ -277,7 +276,7 @@ def stop(folder):
 base, run = sys.argv[1:]
 learner = new_learner(load_policy(base, torch.device("cpu"))[0], None, resolve("smoke"))
 files._seal = stop
-save_checkpoint(RunFolder(Path(run)), learner, 4, keep=2)
+Checkpoints(RunFolder(Path(run)), learner, 2).save(4)
 """
 
 
@@ -287,9 +286,9 @@ def test_a_kill_while_one_is_written_costs_none(run, base: Path):
     scratch, *left = names(run.checkpoints)
     assert scratch.startswith(".writing-")
     assert left == ["step-000002", "step-000003"]
-    assert load_checkpoint(run, learner, needs_best=False) == 3
+    assert Checkpoints(run, learner, 2).load(needs_best=False) == 3
     assert equal(state_of(learner), states[3])
-    save_checkpoint(run, learner, 4, keep=2)
+    Checkpoints(run, learner, 2).save(4)
     assert names(run.checkpoints) == ["step-000003", "step-000004"]
 
 
@@ -301,7 +300,7 @@ def test_a_disk_that_is_full_keeps_the_ones_before(run):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         with pytest.raises(OSError, match="File too large") as caught:
-            save_checkpoint(run, learner, 4, keep=2)
+            Checkpoints(run, learner, 2).save(4)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
