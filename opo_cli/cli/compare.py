@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 NAME = "compare"
 
 
+LAUNCHERS = {"none": 0, "torchrun": 0}
+
+
 class Match(StrEnum):
     """Keys of `metrics.BUDGETS`."""
 
@@ -65,6 +68,14 @@ def command(
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(help="Runs at once; else one per core, or one per GPU.")
+    ] = None,
+    launcher: Annotated[
+        str | None,
+        typer.Option(help="torchrun: each run on several ranks, one run after the other; or none."),
+    ] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(help="Of --launcher; else the preset's GPUs if several, all here, or 2 CPUs."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only what exists, what is missing, and how long.")
@@ -112,6 +123,8 @@ def command(
         "--budget": budget,
         "--sweep": sweep and sweep[0],
         "--jobs": jobs,
+        "--launcher": launcher,
+        "--ranks": ranks,
         "--set": overrides and overrides[0],
     }
     given = [f"{name} {value}" for name, value in of_preset.items() if value is not None]
@@ -121,6 +134,7 @@ def command(
             f"{given[0]} goes with --preset, not with finished runs",
             "leave it out, or give a preset instead of runs",
         )
+    _check_launcher(launcher, ranks, jobs)
     _check_share(margin, "--margin")
     if threshold is not None and not math.isfinite(threshold):
         raise OpoError(f"--threshold {threshold:g} is no reward", "for example: --threshold 0.5")
@@ -145,6 +159,8 @@ def command(
         )
         defaults = cells[0].config.compare
         _check_questions(cells, measure, against)
+        if launcher == "torchrun":
+            cells = _on_ranks(cells, ranks)
         failed = _train(cells, jobs, format if dry_run else None)
         if dry_run:
             return
@@ -194,6 +210,39 @@ def _check_share(value: float | None, option: str) -> None:
         raise OpoError(f"{option} {value:g} is not between 0 and 1", f"for example: {option} 0.02")
 
 
+def _check_launcher(launcher: str | None, ranks: int | None, jobs: int | None) -> None:
+    """Raises OpoError for an unknown one, or for what contradicts it."""
+    from opo_cli.choose import choose
+    from opo_cli.errors import OpoError
+    from opo_cli.ranks import is_launched, world_size
+
+    if launcher is not None:
+        choose(launcher, LAUNCHERS, "launcher")
+    if is_launched():
+        raise OpoError(
+            f"torchrun has started opo compare {world_size()} times: it starts runs itself",
+            "opo compare --launcher torchrun, without torchrun before it",
+        )
+    if launcher != "torchrun":
+        if ranks is not None:
+            raise OpoError(f"--ranks {ranks} goes with --launcher torchrun", "give both or neither")
+        return
+    if ranks is not None and ranks < 1:
+        raise OpoError(f"--ranks {ranks}: at least one", "leave --ranks out: one for each GPU")
+    if jobs is not None:
+        raise OpoError(
+            f"--jobs {jobs} with --launcher torchrun, whose runs go one after the other",
+            "leave --jobs out",
+        )
+
+
+def _on_ranks(cells: list[Cell], ranks: int | None) -> list[Cell]:
+    from opo_cli.train.matrix import num_ranks
+
+    count = num_ranks(cells[0].config, ranks)
+    return [cell.on_ranks(count) for cell in cells]
+
+
 def _only(sweeps: list[str]) -> str:
     from opo_cli.errors import OpoError
 
@@ -211,16 +260,22 @@ def _train(cells: list[Cell], jobs: int | None, plan: Format | None) -> list[Cel
     Args:
         plan: how the plan is printed, where it alone is asked for.
     """
-    from opo_cli.console import err, out
-    from opo_cli.model.device import check_gpus, warn_gpus
+    from opo_cli.console import err, out, warn
+    from opo_cli.errors import OpoError
     from opo_cli.report.tables import print_tables
     from opo_cli.train.duration import plan_table
-    from opo_cli.train.matrix import num_jobs, run_matrix
+    from opo_cli.train.matrix import check_devices, num_jobs, run_matrix
 
     missing = [cell for cell in cells if not cell.folder.is_finished]
-    count = num_jobs(missing[0].config, jobs) if missing else 1
+    is_parallel = missing and not missing[0].ranks
+    count = num_jobs(missing[0].config, jobs) if is_parallel else 1
     if missing:
-        (warn_gpus if plan else check_gpus)(missing[0].config)
+        try:
+            check_devices(missing[0])
+        except OpoError as error:
+            if not plan:
+                raise
+            warn(error.message)
     if plan:
         print_tables(out, [plan_table(cells, count)], plan)
         return []

@@ -234,17 +234,17 @@ def _measure(
     from opo_cli.console import note
     from opo_cli.lab.measure import measure
     from opo_cli.model.device import check_gpus
-    from opo_cli.model.parallel import from_main
-    from opo_cli.ranks import is_main
+    from opo_cli.ranks import world_size
+    from opo_cli.train.outputs import with_ranks
 
     def tell(rows: list[tuple[str, str]]) -> None:
         for title, text in rows:
             note(f"{title}: {text}")
 
-    from_main(lambda: check_gpus(config))
+    config = with_ranks(config, world_size())  # Each has a whole policy: any number will do.
+    check_gpus(config)
     try:
         measure(config, asked, plans, training, tell, only_plan=only_plan)
     except KeyboardInterrupt:
-        if is_main():
-            note("stopped; the same command goes on with the prompts that are missing")
+        note("stopped; the same command goes on with the prompts that are missing")
         raise

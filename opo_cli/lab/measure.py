@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,6 @@ from opo_cli.model.policy import check_context, choose_device, load_policy
 from opo_cli.model.precision import Precision
 from opo_cli.model.recompute import recompute_layers
 from opo_cli.model.shape import shape_of
-from opo_cli.ranks import is_main
 from opo_cli.records import source_digest
 from opo_cli.rollout.engine import choose_engine, engine_settings
 from opo_cli.rollout.revival import start_engine
@@ -248,8 +247,7 @@ class Lab:
         with ExitStack() as stack:
             from_main(lambda: stack.enter_context(folder.locked()))
             grader = stack.enter_context(Grader(self.config.grading))
-            bar = progress(f"measure {title}", num_prompts) if is_main() else nullcontext(_silent)
-            update = stack.enter_context(bar)
+            update = stack.enter_context(progress(f"measure {title}", num_prompts))
             missing = set(from_main(folder.missing))
             numbers = itertools.count(num_prompts - len(missing) + 1)
             for chunks in rounds(num_prompts, self._chunk_size, missing):
@@ -377,10 +375,6 @@ def _num_tokens(group: GradedGroup) -> int:
     return sum(prompt + len(rollout.token_ids) for rollout in rollouts)
 
 
-def _silent(done: float, word: str = "") -> None:
-    """Of ranks that tell nothing."""
-
-
 def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
     """(what it returns, seconds); a short one runs twice, as the first time it warms up."""
     started = time.monotonic()
@@ -444,7 +438,7 @@ def measure(
             from_main(partial(lab.start, plan))
             lab.measure(plan.folder, plan.source.label)
     failures = sum(on_all_ranks(lambda: lab.failures))
-    if failures and is_main():
+    if failures:
         warn(f"the grader failed on {failures} responses, which earned no reward")
 
 

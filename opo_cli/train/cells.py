@@ -6,7 +6,7 @@ import json
 import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from opo_cli.metrics import BUDGETS
 from opo_cli.presets import check_key, parse_override, resolve
 from opo_cli.records import RunFolder
 from opo_cli.report.spending import cost_of_step
-from opo_cli.train.outputs import check_data, default_folder, difference_from
+from opo_cli.train.outputs import check_data, default_folder, difference_from, with_ranks
 
 OWN_KEYS = {
     "seed": "--seeds",
@@ -54,6 +54,8 @@ class Cell:
     """With which the preset becomes this config."""
     value: Any = None
     """Of the swept setting; None: there is none."""
+    ranks: int | None = None
+    """Processes of torchrun that work on it; None: one, without torchrun."""
 
     @property
     def name(self) -> str:
@@ -75,6 +77,10 @@ class Cell:
         if not self.folder.exists:
             return "missing"
         return f"stopped after step {len(self.folder.steps())}"
+
+    def on_ranks(self, count: int) -> Cell:
+        """The same run, whatever its preset was sized for."""
+        return replace(self, config=with_ranks(self.config, count), ranks=count)
 
     def command(self) -> list[str]:
         """Of the run, behind `python -m`; goes on where it exists."""

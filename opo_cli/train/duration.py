@@ -26,6 +26,7 @@ from opo_cli.train.outputs import stored_config
 from opo_cli.train.speed import peak_of, score_flops, step_seconds, update_flops
 
 ENOUGH = 3  # Runs of an algorithm behind an estimate; the newest.
+MACHINE = ("device", "engine", "num_threads", "num_gpus")  # The last: ranks that took part.
 PHASES = ("rollout", "score", "update")
 LIKE = "as runs of it took"
 SCALED = "scaled from another algorithm's runs"
@@ -152,7 +153,7 @@ def _sizes(config: dict[str, Any], has_algorithm: bool) -> list[Any]:
     algorithm = config.get("algorithm", {})
     return [
         *(config.get(section) for section in ("model", "rollout", "grading", "measure")),
-        *(config.get("runtime", {}).get(key) for key in ("device", "engine", "num_threads")),
+        *(config.get("runtime", {}).get(key) for key in MACHINE),
         (algorithm.get("name"), algorithm.get("minibatches_per_step")) if has_algorithm else None,
     ]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -23,16 +22,20 @@ from opo_cli.config import Config
 from opo_cli.console import note, warn
 from opo_cli.errors import OpoError
 from opo_cli.interrupt import Interrupted, Interrupts
-from opo_cli.model.device import check_gpus, gpus, num_cores, training_device
+from opo_cli.model.device import check_gpus, gpus, needs_gpu, num_cores, training_device
 from opo_cli.records import RUNS, RunFolder
 from opo_cli.train.cells import Cell
 from opo_cli.train.duration import longest_first
+from opo_cli.train.leash import RANKS as RANKS_OPTION
+from opo_cli.train.leash import ending
+from opo_cli.train.outputs import with_ranks
 from opo_cli.train.progress import Display, display
 from opo_cli.train.warmstart import is_prepared
 
 POLL_SECONDS = 0.1
 DEVICES = "CUDA_VISIBLE_DEVICES"
 THREADS = "OMP_NUM_THREADS"
+CPU_RANKS = 2  # Where nobody says how many.
 REASON = re.compile(r"error: |[\w.]*(Error|Exception)\b")  # As `complain` and tracebacks begin it.
 
 
@@ -56,6 +59,38 @@ def num_jobs(config: Config, asked: int | None = None) -> int:
     return asked or most
 
 
+def num_ranks(config: Config, asked: int | None = None) -> int:
+    """Of torchrun, for each run: what the preset was sized for where that is several GPUs, else all
+    that are here."""
+    if asked or not training_device(config).is_gpu:
+        return asked or CPU_RANKS
+    sized_for = config.runtime.num_gpus
+    return sized_for if sized_for > 1 else max(1, len(gpus()))
+
+
+def check_devices(cell: Cell) -> None:
+    """Before anything is fetched or loaded.
+
+    Raises:
+        OpoError: the GPUs that the preset was sized for are not here, or are too few for the ranks.
+    """
+    config, count = cell.config, cell.config.runtime.num_gpus
+    if not training_device(config).is_gpu:
+        return
+    found = len(gpus())
+    if found and cell.ranks is None and needs_gpu(config) and count > 1:
+        raise OpoError(
+            f"preset {config.preset} needs {count} GPUs, each with a process of its own",
+            "--launcher torchrun starts them",
+        )
+    if found and cell.ranks and cell.ranks > found:
+        raise OpoError(
+            f"{cell.ranks} ranks take a GPU each, and torch sees {found}",
+            f"--ranks {found}, or fewer; or --set runtime.device=cpu",
+        )
+    check_gpus(with_ranks(config, 1) if found else config)
+
+
 def visible_devices(named: str | None, count: int) -> list[str]:
     """GPUs as CUDA_VISIBLE_DEVICES names them.
 
@@ -76,22 +111,23 @@ def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
     """Runs every unfinished cell, `jobs` at a time; returns the cells that failed.
 
     Raises:
-        OpoError: the GPUs that the preset was sized for are not here, or the base cannot be
-            prepared.
+        OpoError: see `check_devices`; or the base cannot be prepared.
         Interrupted: a signal came; every child has saved its state, unless a second one killed it.
     """
     missing = [cell for cell in cells if not cell.folder.is_finished]
     if missing:
-        check_gpus(missing[0].config)
-    num_finished = len(cells) - len(missing)
-    note(f"{len(cells)} runs: {num_finished} finished, {len(missing)} to do, {jobs} at once")
+        check_devices(missing[0])
+    num_finished, ranks = len(cells) - len(missing), cells[0].ranks
+    how = f"one after the other on {ranks} ranks" if ranks else f"{jobs} at once"
+    note(f"{len(cells)} runs: {num_finished} finished, {len(missing)} to do, {how}")
     if not missing:
         return []
-    is_on_gpu = training_device(missing[0].config).is_gpu
+    # Of ranks, each finds its own.
+    has_own_device = training_device(missing[0].config).is_gpu and not ranks
     with Interrupts().installed(), _leash() as leash:
         _prepare(missing[0], leash)
         with display(missing, jobs) as shown:
-            devices = _devices() if is_on_gpu else []
+            devices = _devices() if has_own_device else []
             return _Pool(longest_first(missing), jobs, devices, leash, shown).run()
 
 
@@ -106,8 +142,9 @@ def _leash() -> Iterator[int]:
         os.close(writing)
 
 
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "opo_cli.train.leash", *arguments]
+def _command(*arguments: str, ranks: int | None = None) -> list[str]:
+    on_ranks = [RANKS_OPTION, str(ranks)] if ranks else []
+    return [sys.executable, "-m", "opo_cli.train.leash", *on_ranks, *arguments]
 
 
 def _prepare(cell: Cell, leash: int) -> None:
@@ -206,7 +243,7 @@ class _Pool:
         log_start = os.fstat(log.fileno()).st_size
         # A session of its own: Ctrl-C reaches the children through us, once.
         child = subprocess.Popen(
-            _command(*cell.command()),
+            _command(*cell.command(), ranks=cell.ranks),
             stdin=self.leash,
             stdout=log,
             stderr=log,
@@ -218,9 +255,13 @@ class _Pool:
 
     def _environment(self, cell: Cell, device: str | None) -> dict[str, str]:
         """The run's device; on a CPU its share of the threads, where neither config nor user says
-        how many, and each run would take all."""
+        how many, and each run would take all. Ranks share them everywhere: torchrun would give one
+        to each."""
         if device is not None:
             return {**os.environ, DEVICES: device}
+        if cell.ranks:
+            share = cell.config.runtime.num_threads or max(1, num_cores() // cell.ranks)
+            return {THREADS: str(share), **os.environ}
         if cell.config.runtime.num_threads or self.jobs == 1:
             return dict(os.environ)
         return {THREADS: str(max(1, num_cores() // self.jobs)), **os.environ}
@@ -233,7 +274,7 @@ class _Pool:
         if child.returncode:
             self.failed.append(run.cell)
             log, code = log_of(run.cell), child.returncode
-            warn(f"{run.cell.name} failed ({_ending(code)}); the log: {log}")
+            warn(f"{run.cell.name} failed ({ending(code)}); the log: {log}")
             told = log.read_bytes()[run.log_start :].decode(errors="replace")
             for line in _reason(told.splitlines(), code):
                 note(f"  {line}")
@@ -251,15 +292,6 @@ class _Pool:
                 child.kill()
                 child.wait()
         note("call the same command again to go on")
-
-
-def _ending(code: int) -> str:
-    """Of a process that failed, in words; below zero the signal that ended it."""
-    if code > 0:
-        return f"exit code {code}"
-    names = {number.value: number.name for number in signal.Signals}
-    memory = ", perhaps for its memory" if code == -signal.SIGKILL else ""
-    return f"killed by {names.get(-code, f'signal {-code}')}{memory}"
 
 
 def _reason(lines: Sequence[str], code: int) -> Sequence[str]:

@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from opo_cli.errors import OpoError
+from opo_cli.interrupt import Interrupts
 from opo_cli.model.device import num_cores
 from opo_cli.presets import resolve
 from opo_cli.train.cells import plan_matrix
-from opo_cli.interrupt import Interrupts
+from opo_cli.train.leash import ending
 from opo_cli.train.matrix import (
     DEVICES,
     THREADS,
-    _ending,
     _leash,
     _Pool,
     _reason,
@@ -237,10 +237,10 @@ def test_the_reason_of_a_failure_is_its_last_error(lines, told):
 
 
 def test_what_a_signal_ended_names_it_and_no_line_that_says_nothing():
-    assert _ending(2) == "exit code 2"
-    assert _ending(-signal.SIGKILL) == "killed by SIGKILL, perhaps for its memory"
-    assert _ending(-signal.SIGSEGV) == "killed by SIGSEGV"
-    assert _ending(-40) == "killed by signal 40"
+    assert ending(2) == "exit code 2"
+    assert ending(-signal.SIGKILL) == "killed by SIGKILL, perhaps for its memory"
+    assert ending(-signal.SIGSEGV) == "killed by SIGSEGV"
+    assert ending(-40) == "killed by signal 40"
     assert _reason(LEAK, -signal.SIGKILL) == []
     assert _reason(["RuntimeError: no", *LEAK], -signal.SIGABRT) == ["RuntimeError: no"]
 
