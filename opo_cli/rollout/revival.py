@@ -87,7 +87,7 @@ class Revivable:
             reason = error.message
         except OpoError as error:
             if is_joined() and not isinstance(error, NotFiniteError):
-                raise  # Of this rank alone: others are not as far.
+                raise  # Others may not be as far. Logits are the same on all ranks.
             self._error = error.with_traceback(None)
             return
         try:

@@ -240,12 +240,12 @@ class VllmEngine:
             Sequences.pack([ids[:1]], [ids[1:]], device_of(self.model)),
             ECHO_TOKENS,
         ).logprobs[0]
+        if not all(gathered(bool(ours.isfinite().all()))):
+            raise not_finite(self.model, self.version)
         theirs = torch.tensor(self._echo(ids))
         on_all_ranks(lambda: self._check_echo(ours.cpu(), theirs))
 
     def _check_echo(self, ours: Tensor, theirs: Tensor) -> None:
-        if not ours.isfinite().all():
-            raise not_finite(self.model, self.version)
         difference = float((ours - theirs).abs().mean())
         if not difference < self._tolerance:
             raise EngineError(
