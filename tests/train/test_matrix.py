@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,11 +29,14 @@ from opo_cli.train.matrix import (
     _Pool,
     _reason,
     _Run,
+    check_devices,
     log_of,
     num_jobs,
+    num_ranks,
     visible_devices,
 )
 from opo_cli.train.progress import Display
+from tests.processes import PATIENCE, children_of, is_alive, wait_for
 
 SCRIPT = """
 import sys
@@ -47,20 +50,11 @@ try:
 except Interrupted as stop:
     sys.exit(128 + stop.number)
 """
-PATIENCE = 120
 
 
 def start(algorithms: str, steps: int) -> subprocess.Popen:
     command = [sys.executable, "-c", SCRIPT, algorithms, str(steps)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process is None or process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def steps_of(log: Path) -> list[int]:
@@ -71,20 +65,6 @@ def logs(count: int, least: int) -> bool:
     """Whether so many runs have so many steps behind them."""
     found = list(Path("runs").glob("smoke-*/steps.jsonl"))
     return len(found) == count and all(log.read_bytes().count(b"\n") >= least for log in found)
-
-
-def children_of(number: int) -> list[int]:
-    """Processes below a process."""
-    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
-    pairs = [tuple(map(int, line.split())) for line in table.splitlines()]
-    own = [child for child, parent in pairs if parent == number]
-    return [*own, *(below for child in own for below in children_of(child))]
-
-
-def is_alive(number: int) -> bool:
-    command = ["ps", "-o", "stat=", "-p", str(number)]
-    state = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    return bool(state) and not state.startswith("Z")  # A zombie waits for its new parent.
 
 
 def test_runs_end_with_a_killed_comparison_and_go_on_in_the_next(base, in_tmp):
@@ -210,6 +190,55 @@ def test_a_second_signal_kills(in_tmp):
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         pool._stop()
     assert child.returncode == -signal.SIGKILL
+
+
+# --- ranks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads another process's command")
+def test_ranks_are_started_by_torchrun_and_share_the_threads(in_tmp, monkeypatch):
+    monkeypatch.delenv(THREADS)
+    for set_to, share in ((0, max(1, num_cores() // 2)), (3, 3)):
+        sets = ["runtime.device=cpu", f"runtime.num_threads={set_to}"]
+        [cell] = plan_matrix("smoke", ["opo"], [set_to], sets)
+        cell = cell.on_ranks(2)
+        with _leash() as leash:
+            pool = _Pool([cell], 1, [], leash, Display([cell], 1))
+            pool._start_some()
+            [child] = pool.running
+            command = Path(f"/proc/{child.pid}/cmdline").read_text().split("\0")[:-1]
+            found = environment_of(child.pid)[THREADS]
+            child.kill()
+            child.wait()
+        assert command[1:5] == ["-m", "opo_cli.train.leash", "--ranks", "2"]
+        assert command[5:] == cell.command()
+        assert found == str(share)
+
+
+def test_ranks_are_the_presets_gpus_or_those_that_are_here():
+    on_cpu = resolve("smoke", overrides=["runtime.device=cpu"])
+    assert num_ranks(on_cpu) == 2
+    assert num_ranks(on_cpu, 5) == 5
+    assert num_ranks(resolve("qwen-math-7b")) == 8
+    assert num_ranks(resolve("qwen-math-7b"), 4) == 4
+    assert num_ranks(resolve("qwen-math")) == max(1, torch.cuda.device_count())
+
+
+def test_gpus_are_missed_before_anything_starts():
+    [cell] = plan_matrix("qwen-math-7b", ["opo"], [0], ())
+    most = torch.cuda.device_count()
+    with pytest.raises(OpoError) as alone:
+        check_devices(cell)
+    with pytest.raises(OpoError) as together:
+        check_devices(cell.on_ranks(max(8, most + 1)))
+    if most:
+        assert alone.value.hint == "--launcher torchrun starts them"
+        assert f"and torch sees {most}" in together.value.message
+    else:
+        assert "needs 8 GPUs of 80 GB; torch sees none here" in alone.value.message
+        assert "needs 8 GPUs of 80 GB; torch sees none here" in together.value.message
+    [cell] = plan_matrix("qwen-math-7b", ["opo"], [0], ["runtime.device=cpu"])
+    check_devices(cell.on_ranks(99))
 
 
 # --- failures -----------------------------------------------------------------------------------
