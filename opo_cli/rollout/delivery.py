@@ -15,7 +15,6 @@ from torch.distributed.tensor import DTensor
 
 from opo_cli.model.parallel import all_sum, on_all_ranks, own
 from opo_cli.model.sharding import whole_state
-from opo_cli.ranks import rank
 from opo_cli.rollout.engine import EngineError
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -49,7 +48,7 @@ class Delivery:
         for name, expected in self._sent.items():
             if self._taken.get(name) != expected:
                 raise EngineError(
-                    f"rank {rank()}: {name} did not arrive as the ranks had it: the checksums of "
+                    f"{name} did not arrive as the ranks had it: the checksums of "
                     "whole and parts differ",
                     "look at the memory and the network of the machine",
                 )

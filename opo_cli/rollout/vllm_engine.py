@@ -25,12 +25,13 @@ from opo_cli.model.scores import score
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.sharding import device_of
 from opo_cli.ranks import rank
+from opo_cli.rollout.abreast import Between, abreast
 from opo_cli.rollout.delivery import Delivery
 from opo_cli.rollout.engine import EngineError, EngineSettings, Progress, not_finite
 from opo_cli.rollout.undisturbed import quiet, settings_before_import, undisturbed
 from opo_cli.rollout.vllm_start import cache_budget, context_of, start_vllm
 from opo_cli.rollout.vllm_weights import Comparison, compare_weights, compared_names, parts_of
-from opo_cli.rollout.watch import in_time
+from opo_cli.rollout.watch import RESUME_HINT, give_up, in_time
 from opo_cli.types import Group, Prompt, Rollout, Sampling
 
 ECHO_TOKENS = 16
@@ -77,11 +78,13 @@ class VllmEngine:
     ) -> list[Group]:
         count, report = sampling.num_responses, progress or (lambda done, total: None)
         self._check_length(prompts, sampling)
-        requests = [
-            (prompt.token_ids, self._parameters(sampling, (*stream, first_row + row)))
-            for row, prompt in enumerate(p for p in prompts for _ in range(count))
-        ]
-        rollouts = self._rollouts(self._sample(requests, report), sampling)
+        with abreast(self._peers) as between:
+            requests = [
+                (prompt.token_ids, self._parameters(sampling, (*stream, first_row + row)))
+                for row, prompt in enumerate(p for p in prompts for _ in range(count))
+            ]
+            outputs = self._sample(requests, report, between)
+        rollouts = self._rollouts(outputs, sampling)
         return [
             Group(
                 prompt=prompt,
@@ -116,17 +119,34 @@ class VllmEngine:
             detokenize=False,
         )
 
-    def _sample(self, requests, report: Progress) -> list:
+    def _sample(self, requests, report: Progress, between: Between) -> list:
         """The outputs of (prompt tokens, parameters), in order."""
         finished, ids = {}, []
         with self._abandoning(ids):
             for row, (tokens, parameters) in enumerate(requests):
                 ids.append(self._call("add_request", str(row), _prompt(tokens), parameters))
             while self.llm.llm_engine.has_unfinished_requests():
-                outputs = self._call("step")
+                outputs = self._step()
                 finished |= {int(o.request_id): o.outputs[0] for o in outputs if o.finished}
-                report(len(finished), len(requests))
+                between(partial(report, len(finished), len(requests)))
         return [finished[row] for row in range(len(requests))]
+
+    @property
+    def _peers(self):
+        """Of a tensor-parallel group, on the CPU; None where the engine is ours alone."""
+        if self.settings.tensor_parallel == 1:
+            return None
+        from vllm.distributed.parallel_state import get_tp_group
+
+        return get_tp_group().cpu_group
+
+    def _step(self) -> list:
+        try:
+            return self._call("step")
+        except OpoError as error:
+            if self._peers is not None:  # They wait inside the step, and can be told nothing.
+                give_up(error.message, f"{RESUME_HINT}; {error.hint}")
+            raise
 
     def _call(self, method: str, *arguments):
         with _failing("died while sampling", "lower rollout.max_rows or rollout.cache_gigabytes"):

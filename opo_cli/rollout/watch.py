@@ -6,10 +6,10 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from opo_cli.console import complain
 from opo_cli.model.parallel import is_joined
-from opo_cli.ranks import rank
 
 RESUME_HINT = "torchrun --max-restarts=N, or opo train --resume, goes on from the last checkpoint"
 
@@ -38,11 +38,16 @@ def in_time(what: str, seconds: int) -> Iterator[None]:
 
 
 def _end(what: str, seconds: int, terminal: int) -> None:
+    os.dup2(terminal, 2)
+    give_up(
+        f"{what} is not over after {seconds} s",
+        f"{RESUME_HINT}; --set runtime.timeout_seconds=N waits longer",
+    )
+
+
+def give_up(message: str, hint: str) -> NoReturn:
+    """Ends the process where no error could reach the other ranks."""
     try:
-        os.dup2(terminal, 2)
-        complain(
-            f"rank {rank()}: {what} is not over after {seconds} s",
-            f"{RESUME_HINT}; --set runtime.timeout_seconds=N waits longer",
-        )
+        complain(message, hint)
     finally:
         os._exit(2)

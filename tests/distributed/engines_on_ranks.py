@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import torch
 import torch.distributed as dist
 
 from opo_cli.errors import OpoError, OtherRankError
+from opo_cli.interrupt import Interrupted, Interrupts
 from opo_cli.model.parallel import joined, num_ranks, share_of
 from opo_cli.model.policy import FLOAT32
 from opo_cli.model.scores import token_scores
@@ -160,6 +163,7 @@ def vllm(check: Check) -> None:
     check.save_weights(2)
     check.facts["shared later"] = check.all(shared)
     lost(check, shared, "shared")
+    ended(check, shared)
     not_finite(check, shared)
     shared.close()
     check.facts["process"].append(process())
@@ -221,12 +225,47 @@ def broken(check: Check, engine) -> None:
     check.facts["broken"] = error_of(lambda: check.all(Revivable(lambda: engine)))
 
 
+def ended(check: Check, engine) -> None:
+    """By one of the two that share the engine; it works on afterwards."""
+
+    def stop(done: int, total: int) -> None:
+        if done and rank() == 1:
+            raise OpoError("enough", "none")
+
+    def generate(progress=None):
+        return engine.generate(check.prompts, check.sampling, stream=STREAM, progress=progress)
+
+    whole = generate()
+    check.facts["stopped"] = error_of(lambda: generate(stop))
+    check.facts["whole after that"] = generate() == whole
+    signals = []
+    with Interrupts().installed():
+        for _ in range(3):
+            if rank() == 0:  # At some moment within a batch of 24 steps.
+                Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            try:
+                while True:
+                    generate()
+            except Interrupted as error:
+                signals.append(error.number)
+            Interrupts._active.first = None
+    check.facts["signals"] = signals
+    check.facts["whole after signals"] = generate() == whole
+
+
 def not_finite(check: Check, engine) -> None:
     """Told by the next batch, of all ranks: the step behind these weights is a whole one."""
     scale(check.model, 1e25)
     revivable = Revivable(lambda: engine)
     told = error_of(lambda: revivable.load_weights(check.model, 3))
     check.facts["not finite"] = told, error_of(lambda: check.all(revivable))
+
+
+def dying(check: Check) -> None:
+    """One of two that share a vLLM."""
+    engine = check.create("vllm", tensor_parallel=2)
+    check.all(engine)
+    broken(check, engine)
 
 
 # --- time -----------------------------------------------------------------------------------------
@@ -240,7 +279,7 @@ def late(check: Check) -> None:
     engine.load_weights(check.model, 1)
 
 
-CHECKS = {f.__name__: f for f in (transformers, corrupted, vllm, late)}
+CHECKS = {f.__name__: f for f in (transformers, corrupted, vllm, dying, late)}
 
 if __name__ == "__main__":
     name, folder = sys.argv[1], Path(sys.argv[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -130,7 +131,7 @@ def test_a_tensor_that_arrives_otherwise_than_it_was_ends_the_run(on_ranks):
     for fact in ("corrupted", "not revived"):
         error, message, hint = found[1][fact]
         assert error == "EngineError"
-        assert message.startswith(f"rank 1: {name} did not arrive as the ranks had it")
+        assert message.startswith(f"{name} did not arrive as the ranks had it")
         assert hint.startswith(RESUME_HINT) == (fact == "not revived")
         assert found[0][fact][0] == "OtherRankError"
     assert [each["mended"] for each in found] == [None, None]
@@ -150,7 +151,7 @@ def test_a_sync_that_hangs_is_told_and_ends_all_ranks(on_ranks):
     result, found = on_ranks("late", 120)
     assert (result.returncode, found) == (1, [])
     lines = result.stderr.splitlines()
-    place = lines.index("error: rank 0: handing weights to the engine is not over after 3 s")
+    place = lines.index("error: handing weights to the engine is not over after 3 s")
     hint = f"hint: {RESUME_HINT}; --set runtime.timeout_seconds=N waits longer"
     assert lines[place + 1] == hint
 
@@ -175,7 +176,7 @@ def test_the_end_is_told_where_talk_is_dropped(run_ranked):
     result = run_ranked(HANGING)
     assert result.returncode == 2
     assert result.stdout + result.stderr == (
-        "error: rank 0: a thing is not over after 2 s\n"
+        "error: a thing is not over after 2 s\n"
         f"hint: {RESUME_HINT}; --set runtime.timeout_seconds=N waits longer\n"
     )
 
@@ -235,7 +236,11 @@ def test_vllm_beside_shards_alone_and_shared(on_ranks, tmp_path, prompts, policy
             assert message.startswith("vLLM does not hold the trainer's weights after a sync: ")
             assert name in message or "its logprobs of a fixed text differ by" in message
         assert {error for error, *_ in found[1][fact].values()} == {"OtherRankError"}
+    assert (found[0]["stopped"][0], found[1]["stopped"][1]) == ("OtherRankError", "enough")
     for each in found:
+        assert each["whole after that"]
+        assert each["signals"] == [signal.SIGTERM] * 3
+        assert each["whole after signals"]
         assert each["not finite"][0] is None
         assert each["not finite"][1][0] == "NotFiniteError"
         error, message, hint = each["auto"]
@@ -245,6 +250,17 @@ def test_vllm_beside_shards_alone_and_shared(on_ranks, tmp_path, prompts, policy
     error, message, hint = found[1]["broken"]
     assert message == "vLLM died while sampling: the kernel was lost"
     assert hint.startswith(RESUME_HINT)
+
+
+@pytest.mark.skipif(OBSTACLE is not None, reason=OBSTACLE[0] if OBSTACLE else "")
+def test_a_shared_vllm_that_dies_on_one_rank_ends_all(on_ranks):
+    """The other one waits within a step."""
+    result, found = on_ranks("dying", 300)
+    assert (result.returncode, found) == (1, [])
+    lines = result.stderr.splitlines()
+    place = lines.index("error: rank 1: vLLM died while sampling: the kernel was lost")
+    assert lines[place + 1].startswith(f"hint: {RESUME_HINT}; ")
+    assert sum(line.startswith("error: ") for line in lines) == 1
 
 
 # --- what can be shared ---------------------------------------------------------------------------
