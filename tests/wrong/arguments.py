@@ -945,6 +945,51 @@ ROWS = [
         hint="opo compare --help",
     ),
     Wrong(
+        line="compare --preset tiny --launcher torchrn",
+        error="unknown launcher 'torchrn'",
+        hint="did you mean 'torchrun'?",
+    ),
+    Wrong(
+        line="compare --preset tiny --launcher slurm --ranks 2",
+        error="unknown launcher 'slurm'",
+        hint="known launchers: none, torchrun",
+    ),
+    Wrong(
+        line="compare --preset tiny --ranks 2",
+        error="--ranks 2 goes with --launcher torchrun",
+        hint="give both or neither",
+    ),
+    Wrong(
+        line="compare --preset tiny --launcher none --ranks 2",
+        error="--ranks 2 goes with --launcher torchrun",
+        hint="give both or neither",
+    ),
+    Wrong(
+        line="compare --preset tiny --launcher torchrun --ranks 0",
+        error="--ranks 0: at least one",
+        hint="leave --ranks out: one for each GPU",
+    ),
+    Wrong(
+        line="compare --preset tiny --launcher torchrun --ranks two",
+        error="Invalid value for '--ranks': Input should be a valid integer, unable to parse string as an integer: 'two'",
+        hint="opo compare --help",
+    ),
+    Wrong(
+        line="compare --preset tiny --launcher torchrun --jobs 2",
+        error="--jobs 2 with --launcher torchrun, whose runs go one after the other",
+        hint="leave --jobs out",
+    ),
+    Wrong(
+        line="compare run --launcher torchrun",
+        error="--launcher torchrun goes with --preset, not with finished runs",
+        hint="leave it out, or give a preset instead of runs",
+    ),
+    Wrong(
+        line="lab --preset smoke --set rollout.tensor_parallel=2",
+        error="rollout.tensor_parallel = 2: in the lab each rank has the whole policy, and an engine of its own",
+        hint="--set rollout.tensor_parallel=1",
+    ),
+    Wrong(
         line="compare --preset tiny --preset smoke --algorithms zzz",
         error="unknown algorithm 'zzz'",
         hint="known algorithms: opo, opo-loo, grpo, grpo-on-policy, dr-grpo, dapo, rloo, reinforce++, reinforce++-baseline, gspo, cispo, remax, otb, gpg, ppo",
