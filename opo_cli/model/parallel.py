@@ -27,6 +27,7 @@ from opo_cli.ranks import (
     is_launched,
     is_one_machine,
     local_rank,
+    num_restarts,
     rank,
     set_joined,
 )
@@ -62,8 +63,13 @@ def joined(device: str, timeout_seconds: int) -> Iterator[None]:
     if device == "cuda":
         torch.cuda.set_device(local_rank())
     with _peers(timeout_seconds), shared():
+        store, number, count = next(dist.rendezvous("env://", timeout=timeout))
         dist.init_process_group(
             BACKENDS[device],
+            # torchrun's store outlives a restart, and with it the addresses of those that died.
+            store=dist.PrefixStore(f"start-{num_restarts()}", store),
+            rank=number,
+            world_size=count,
             timeout=timeout,
             device_id=torch.device("cuda", local_rank()) if device == "cuda" else None,
         )
