@@ -25,10 +25,14 @@ class Moment:
     """Of weights, in a lower precision."""
     logits: int = 0
     """With the gradient of the head, which is summed chunk by chunk."""
+    root: int = 0
+    """Of sharded weights: embedding, final norm and head, gathered, with their gradients."""
+    layers: int = 0
+    """Of sharded weights: layers, gathered, and gradients on their way to the shards."""
 
     @property
     def total(self) -> int:
-        return self.activations + self.copies + self.logits
+        return self.activations + self.copies + self.logits + self.root + self.layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,3 +159,69 @@ class Microbatch:
     def _kept(self) -> int:
         """Of a layer, per token: its input alone where the rest is computed again."""
         return self._width if self.use_checkpointing else self.layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardedMicrobatch(Microbatch):
+    """Of one of several ranks among which FSDP2 (torch 2.13) shards the weights.
+
+    Layers are gathered one by one in the compute precision, so that autocast copies nothing; the
+    root, in fp32, from a forward pass to the end of its backward pass. Either arrives in a buffer
+    from which it is copied out; gradients leave through one in fp32.
+    """
+
+    @property
+    def copies(self) -> int:
+        return 0
+
+    @property
+    def _layer_weights(self) -> int:
+        numbers = self.shape.num_parameters
+        products = (numbers["attention"] + numbers["mlp"]) // self.shape.num_layers
+        return products + 2 * self.shape.hidden_size
+
+    @property
+    def _gathered(self) -> int:
+        """A layer."""
+        return self._layer_weights * BYTES[self.dtype]
+
+    @property
+    def _root(self) -> int:
+        numbers = self.shape.num_parameters
+        return (numbers["embedding"] + numbers["head"] + self.shape.hidden_size) * FP32
+
+    def forward(self) -> Moment:
+        return replace(Microbatch.forward(self), layers=self._gathered)
+
+    def score(self) -> Moment:
+        """Or where the root arrives: that of another policy, beside ours."""
+        models, whole = 1 + self.compares_policies, Microbatch.score(self)
+        arriving = Moment(0, root=(models + 1) * self._root, layers=models * self._gathered)
+        layers = whole.layers + models * self._gathered  # Each keeps its last buffer.
+        computing = replace(whole, root=models * self._root, layers=layers)
+        return max(arriving, computing, key=lambda moment: moment.total)
+
+    def after_layers(self) -> Moment:
+        """The last layer, and the buffer that it came in."""
+        whole = Microbatch.after_layers(self)
+        return replace(whole, root=self._root, layers=2 * self._gathered)
+
+    def at_the_head(self) -> Moment:
+        whole = Microbatch.at_the_head(self)
+        return replace(whole, root=self._root, layers=self._gathered)
+
+    def in_layers(self) -> Moment:
+        """Or at either end, where the root arrives and where its gradients leave."""
+        root = Moment(0, root=2 * self._root, layers=self._layer_weights * FP32)
+        return max(root, Microbatch.in_layers(self), key=lambda moment: moment.total)
+
+    def in_last_layer(self) -> Moment:
+        """With the layer before it arriving, and the gradients of the layer behind it leaving; the
+        head's gradient waits."""
+        leaving = self._layer_weights * FP32
+        return replace(
+            Microbatch.in_last_layer(self),
+            logits=self._head,
+            root=self._root,
+            layers=2 * self._gathered + leaving,
+        )

@@ -66,6 +66,8 @@ def precision_line(config: Config) -> str:
         parts.append("activation checkpointing")
     if config.train.use_reference_offload:
         parts.append("reference policy in host memory")
+    if config.train.use_cpu_offload:
+        parts.append("weights, gradients and moments in host memory")
     return ", ".join(parts)
 
 

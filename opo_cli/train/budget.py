@@ -1,8 +1,9 @@
 """The memory of a step, by part and by what is alive together. Pure arithmetic.
 
 What is counted is what PyTorch allocates for the worst step: the longest prompts, every response at
-its limit, the microbatch full. Not counted: CUDA's own (about half a GB) and fragments, for which
-`USABLE` leaves room, and what a batch itself takes (a few MB).
+its limit, the microbatch full. Of several ranks it is that of one: FSDP2 deals weights, gradients
+and moments out evenly. Not counted: CUDA's own (about half a GB) and fragments, for which `USABLE`
+leaves room, and what a batch itself takes (a few MB).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from opo_cli.config import Config
 from opo_cli.data.benchmarks import benchmark_row, longest_response
 from opo_cli.evaluate.settings import num_samples, takes_kl
 from opo_cli.model.device import Device
-from opo_cli.model.footprint import FP32, Microbatch, Moment
+from opo_cli.model.footprint import FP32, Microbatch, Moment, ShardedMicrobatch
 from opo_cli.model.shape import BYTES, PROMPT_ROOM, Shape
+from opo_cli.ranks import is_launched, world_size
 from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rollout.engine import engine_settings
 from opo_cli.rollout.sizes import (
@@ -38,9 +40,18 @@ Bytes = tuple[int, int, int, int, int, int]
 """In each of `PHASES`."""
 
 
+def num_ranks(config: Config) -> int:
+    """Of this run, or of the one that the config was sized for."""
+    return world_size() if is_launched() else config.runtime.num_gpus
+
+
+def is_sharded(config: Config) -> bool:
+    return is_launched() or num_ranks(config) > 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The worst step's tokens."""
+    """The worst step's tokens, those of one rank."""
 
     num_rows: int
     """Responses of the step."""
@@ -67,7 +78,8 @@ def load_of(config: Config, shape: Shape, longest_prompt: int | None = None) -> 
     prompt = longest_prompt or config.data.max_prompt_tokens
     if shape.max_positions is not None:
         prompt = max(1, min(prompt, shape.max_positions - response))
-    return _load(config, config.num_rows, prompt, response)
+    groups = -(-config.rollout.prompts_per_step // num_ranks(config))
+    return _load(config, groups * config.rollout.group_size, prompt, response)
 
 
 def evaluation_load(config: Config, shape: Shape) -> Load | None:
@@ -126,15 +138,18 @@ def evaluation_bytes(config: Config, shape: Shape, device: Device) -> int:
 def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Bytes]:
     from opo_cli.train.learner import needs_reference
 
-    numbers = shape.num_parameters
-    whole = FP32 * sum(numbers.values())
+    numbers, count = shape.num_parameters, num_ranks(config)
+    number = sum(numbers.values())
     is_noise_measured = bool(config.measure.every)
-    reference = whole if needs_reference(config) else 0
+    reference = _shard(number, count) if needs_reference(config) else 0
     is_offloaded = config.train.use_reference_offload
-    backbone = whole - FP32 * numbers["head"] + FP32 * (shape.hidden_size + 1)
-    critic = backbone if ADVANTAGES[config.algorithm.advantage].needs_critic else 0
+    is_elsewhere = device.is_gpu and is_sharded(config) and config.train.use_cpu_offload
+    whole = 0 if is_elsewhere else _shard(number, count)
+    critic = _shard(number - numbers["head"] + shape.hidden_size + 1, count)
+    if is_elsewhere or not ADVANTAGES[config.algorithm.advantage].needs_critic:
+        critic = 0
     # On a GPU AdamW takes all tensors at once, and the root of all second moments with them.
-    roots = whole if device.is_gpu else FP32 * numbers["embedding"]
+    roots = whole if device.is_gpu else _shard(numbers["embedding"], count)
     return {
         "weights, fp32": (whole,) * 6,
         "AdamW's moments": (2 * whole,) * 6,
@@ -150,6 +165,11 @@ def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Byt
     }
 
 
+def _shard(number: int, num_ranks: int) -> int:
+    """Bytes in fp32 of a rank's share."""
+    return FP32 * -(-number // num_ranks)
+
+
 def microbatch_parts(config: Config, shape: Shape, device: Device, load: Load) -> dict[str, Bytes]:
     part, nothing = microbatch_of(config, shape, device, load), Moment(0)
     evaluation = evaluation_load(config, shape)
@@ -161,6 +181,8 @@ def microbatch_parts(config: Config, shape: Shape, device: Device, load: Load) -
         f"{part.dtype} weights": tuple(each.copies for each in moments),
         "activations": tuple(each.activations for each in moments),
         "logits, head gradient": tuple(each.logits for each in moments),
+        "layers, gathered": tuple(each.layers for each in moments),
+        "head, embedding, gathered": tuple(each.root for each in moments),
     }
 
 
@@ -169,9 +191,13 @@ def _evaluated(config: Config, shape: Shape, device: Device, load: Load) -> Mome
     return replace(part, compares_policies=takes_kl(config.eval)).score()
 
 
-def microbatch_of(config: Config, shape: Shape, device: Device, load: Load) -> Microbatch:
+def microbatch_of(
+    config: Config, shape: Shape, device: Device, load: Load, *, is_engines: bool = False
+) -> Microbatch:
+    """`is_engines`: of a model that is never in shards."""
     dtype, head = config.model.compute_dtype, config.model.head_dtype
-    return Microbatch(
+    kind = ShardedMicrobatch if is_sharded(config) and not is_engines else Microbatch
+    return kind(
         shape=shape,
         num_tokens=load.microbatch,
         num_scored=load.scored,
@@ -187,17 +213,20 @@ def microbatch_of(config: Config, shape: Shape, device: Device, load: Load) -> M
 def transformers_parts(
     config: Config, shape: Shape, device: Device, load: Load, others: int
 ) -> dict[str, Bytes]:
-    """It shares the policy's weights, and holds nothing between batches."""
+    """It shares the policy's weights, and holds nothing between batches. Where they are sharded it
+    has a copy, which sleeps as vLLM's does."""
     dtype, group = config.model.compute_dtype, config.rollout.group_size
     rows = min(load.num_rows, max(1, config.rollout.max_rows // group) * group)
     slots = load.prompt + -(-load.response // SLOT_BLOCK) * SLOT_BLOCK
     cache = shape.cache_bytes(rows, slots, dtype)
     moved = cache // (2 * shape.num_layers)  # One layer's keys at a time, where slots are added.
     prompts = replace(load, microbatch=rows // group * load.prompt)
-    prefill = microbatch_of(config, shape, device, prompts).forward()
+    prefill = microbatch_of(config, shape, device, prompts, is_engines=True).forward()
     sampling = max(rows * shape.vocab_size * SAMPLING_BYTES, prefill.activations - cache)
+    own = is_sharded(config) * FP32 * sum(shape.num_parameters.values())
+    asleep = 0 if device.is_gpu else own
     return {
-        "sampler: weights": (prefill.copies, 0, 0, 0, 0, 0),
+        "sampler: weights": (own + prefill.copies, *(asleep,) * 4, own),
         "sampler: keys, values": (cache + moved, 0, 0, 0, 0, 0),
         "sampler: next token": (sampling, 0, 0, 0, 0, 0),
     }
@@ -208,9 +237,10 @@ def vllm_parts(
 ) -> dict[str, Bytes]:
     """Weights of its own. It sleeps from the rollout's end to the sync on a GPU, and not on a CPU.
     Where no budget is stated, the cache takes what `others`, alive while it is awake, leave, up to
-    what `max_rows` need."""
-    settings = engine_settings(config)
-    weights = sum(shape.num_parameters.values()) * BYTES[settings.dtype]
+    what `max_rows` need. Ranks that share an engine have a part of each matrix and of the heads."""
+    settings, sharers = engine_settings(config), config.rollout.tensor_parallel
+    weights = sum(shape.num_parameters.values()) * BYTES[settings.dtype] // sharers
+    shape = replace(shape, num_key_value_heads=max(1, shape.num_key_value_heads // sharers))
     reserve = VLLM_RESERVE if device.is_gpu else 0
     longest = longest_request(shape, settings)
     left = (
@@ -257,6 +287,11 @@ LEVERS: tuple[dict[str, Any], ...] = (
     {"train.use_reference_offload": True},
     {"measure.every": 0},
 )
+OF_SEVERAL_RANKS: tuple[dict[str, Any], ...] = ({"train.use_cpu_offload": True},)
+
+
+def levers(config: Config) -> tuple[dict[str, Any], ...]:
+    return LEVERS + OF_SEVERAL_RANKS * is_sharded(config)
 
 
 def what_to_lower(
@@ -264,7 +299,7 @@ def what_to_lower(
 ) -> dict[str, Any] | None:
     """Settings with which it fits, the dearest left alone as far as possible; None: none does."""
     settings: dict[str, Any] = {}
-    for lever in LEVERS:
+    for lever in levers(config):
         settings = {**settings, **{k: v for k, v in lever.items() if value_at(config, k) != v}}
         for more in _smaller(changed(config, settings), shape, device, engine):
             candidate = {**settings, **more}

@@ -13,15 +13,16 @@ from opo_cli.report.tables import Table
 from opo_cli.rollout.engine import engine_settings
 from opo_cli.rollout.sizes import USABLE
 from opo_cli.train.budget import (
-    LEVERS,
     PHASES,
     Bytes,
     Load,
     changed,
     fits,
     learner_parts,
+    levers,
     load_of,
     memory_parts,
+    num_ranks,
     peak,
     totals,
     what_to_lower,
@@ -73,7 +74,7 @@ def forecast(config: Config, engine: str) -> Forecast | str:
 def memory_table(found: Forecast) -> Table:
     """One row per part, one column per phase that the run has."""
     unit, size = unit_of(peak(found.parts)[0])
-    sums = totals(found.parts)
+    sums, ranks = totals(found.parts), num_ranks(found.config)
     count = len([n for n in sums if n])
 
     def cells(numbers: Bytes) -> list[str]:
@@ -81,7 +82,7 @@ def memory_table(found: Forecast) -> Table:
 
     rows = [[name, *cells(numbers)] for name, numbers in found.parts.items()]
     return Table(
-        f"memory of the worst step, {unit}",
+        f"memory of the worst step, {unit}" + (f", one rank of {ranks}" if ranks > 1 else ""),
         ["part", *PHASES[:count]],
         [*rows, ["together", *cells(sums)]],
         "head, layers: backward pass; AdamW: its step; eval: scoring of an evaluation",
@@ -100,12 +101,13 @@ def in_words(num_bytes: float) -> str:
 def lines(found: Forecast) -> list[tuple[str, str]]:
     """(title, text) rows below the table."""
     shape, load = found.shape, found.load
-    number = sum(shape.num_parameters.values())
+    number, ranks = sum(shape.num_parameters.values()), num_ranks(found.config)
+    each = f" on each of {ranks} ranks" if ranks > 1 else ""
     return [
         ("parameters", f"{number:,} (shape: {found.shape_source})"),
         (
             "worst step",
-            f"{load.num_rows} rows of {load.prompt} + {load.response} tokens = "
+            f"{load.num_rows} rows of {load.prompt} + {load.response} tokens{each} = "
             f"{load.num_rows * load.length:,}; {load.microbatch:,} in a microbatch",
         ),
         ("rough time", time_line(found)),
@@ -116,8 +118,8 @@ def fit_line(found: Forecast) -> str:
     num_bytes, phase = peak(found.parts)
     device = found.device
     told = f"{in_words(num_bytes)} at most ({phase}) of {in_words(device.num_bytes)}, {device.name}"
-    if found.config.runtime.num_gpus > 1:
-        told += f" (one of the {found.config.runtime.num_gpus} that the preset was sized for)"
+    if (ranks := num_ranks(found.config)) > 1:
+        told += f" (one of {ranks})"
     if fits(found.parts, device):
         return f"{told}: fits"
     settings = what_to_lower(found.config, found.shape, device, found.engine)
@@ -128,15 +130,27 @@ def fit_line(found: Forecast) -> str:
 
 
 def _why_never(found: Forecast) -> str:
-    config = found.config
-    for lever in LEVERS:
+    config, more = found.config, _ranks_that_hold(found)
+    for lever in levers(config):
         config = changed(config, lever)
     least, _ = peak(learner_parts(config, found.shape, found.device))
     if least > USABLE * found.device.num_bytes:
         return (
-            f": weights, gradients and optimizer alone take {in_words(least)}; take a smaller model"
+            f": weights, gradients and optimizer alone take {in_words(least)}; take a smaller "
+            f"model{more}"
         )
-    return " with any setting of memory; take a smaller model or less rollout.max_new_tokens"
+    smaller = "take a smaller model or less rollout.max_new_tokens"
+    return f" with any setting of memory; {smaller}{more}"
+
+
+def _ranks_that_hold(found: Forecast) -> str:
+    """How many GPUs would do, where the run's are too few; empty where no number does."""
+    count = num_ranks(found.config)
+    for more in (count * 2**i for i in range(1, 8)):
+        config = changed(found.config, {"runtime.num_gpus": more})
+        if what_to_lower(config, found.shape, found.device, found.engine) is not None:
+            return f", or {more} GPUs (--set runtime.num_gpus={more} shows how)"
+    return ""
 
 
 def _toml(value: object) -> str:

@@ -86,22 +86,24 @@ def score_flops(config: Config, shape: Shape, load: Load) -> int:
 
 def rollout_flops(config: Config, shape: Shape, load: Load) -> int:
     """Each prompt once for its group, each response token once, each with its logits."""
-    shared = load.num_rows - config.rollout.prompts_per_step
+    shared = load.num_rows - load.num_rows // config.rollout.group_size
     return forward_flops(shape, load) - shared * shape.layer_flops(load.prompt)
 
 
 def rollout_bytes(config: Config, shape: Shape, load: Load, dtype: str) -> int:
     """Read from memory: the weights for each token that all rows write together, and each row's
-    keys and values so far."""
-    batches = -(-load.num_rows // max(1, config.rollout.max_rows))
-    weights = sum(shape.num_parameters.values()) * BYTES[dtype]
+    keys and values so far. Ranks that share an engine share its rows and read a part each."""
+    sharers = config.rollout.tensor_parallel
+    batches = -(-sharers * load.num_rows // max(1, config.rollout.max_rows))
+    weights = sum(shape.num_parameters.values()) * BYTES[dtype] // sharers
     mean_length = load.prompt + load.response // 2
     cache = shape.cache_bytes(load.num_rows, mean_length, dtype)
     return load.response * (batches * weights + cache)
 
 
 def step_seconds(config: Config, shape: Shape, load: Load, peak: Peak, dtype: str):
-    """Rough seconds of (rollout, score, update), if every response goes to its limit.
+    """Rough seconds of (rollout, score, update), if every response goes to its limit; those of one
+    rank, without what ranks tell each other.
 
     Args:
         dtype: the engine's.

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
+from opo_cli import ranks
 from opo_cli.config import Embedded, Model
 from opo_cli.model import footprint
-from opo_cli.model.footprint import Microbatch
+from opo_cli.model.footprint import Microbatch, ShardedMicrobatch
 from opo_cli.model.precision import Precision, precision_of, run_layers, set_precision
 from opo_cli.model.recompute import recompute_layers
 from opo_cli.model.scores import divergence, score, token_scores
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.shape import shape_of
+from opo_cli.model.sharding import put_away, shard
 from opo_cli.model.tiny import build_model, build_tokenizer
 
 SMALL = Embedded(hidden_size=128, intermediate_size=512, num_heads=4, num_key_value_heads=2)
@@ -139,3 +141,80 @@ def test_checkpointing_keeps_the_layers_inputs():
     less = replace(whole, use_checkpointing=True)
     assert whole.in_layers().activations > 12 * less.in_layers().activations
     assert less.in_layers().activations > 40 * whole.num_tokens * SMALL.hidden_size * 4
+
+
+# --- sharded --------------------------------------------------------------------------------------
+
+NUM_RANKS = 8
+WIDER = Embedded(
+    hidden_size=256,
+    intermediate_size=1024,
+    num_layers=6,
+    num_heads=4,
+    num_key_value_heads=2,
+    vocab_size=2000,
+)
+UNTIED = WIDER.model_copy(update={"vocab_size": 8000, "use_tied_embeddings": False})
+
+
+@pytest.fixture
+def one_of_eight():
+    """We are rank 0 of eight, seven of which are not there: what is gathered from them is anything,
+    and takes as much memory."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=NUM_RANKS)
+    ranks.set_joined(True)
+    yield
+    ranks.set_joined(False)
+    torch.distributed.destroy_process_group()
+
+
+def sharded(embedded: Embedded, dtype: str, *, use_checkpointing: bool = False):
+    model = policy(embedded, dtype, use_checkpointing=use_checkpointing)
+    shard(model, model.base_model, torch.device("cpu"), precision_of(model))
+    return model
+
+
+def of_a_rank(embedded: Embedded, rows: Sequences, dtype: str, **settings) -> ShardedMicrobatch:
+    whole = microbatch(policy(embedded, dtype), rows, dtype, **settings)
+    return ShardedMicrobatch(**{each.name: getattr(whole, each.name) for each in fields(whole)})
+
+
+@pytest.mark.parametrize("use_checkpointing", [False, True], ids=["whole", "checkpointed"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("embedded", [WIDER, UNTIED], ids=["tied", "untied"])
+@pytest.mark.usefixtures("one_of_eight")
+def test_the_peak_of_a_sharded_update(
+    most_allocated, embedded: Embedded, dtype: str, use_checkpointing: bool
+):
+    """Beyond the shards of the gradients, which the first time leaves."""
+    rows = sequences(4, 128)
+    model = sharded(embedded, dtype, use_checkpointing=use_checkpointing)
+    most = most_allocated(lambda: token_scores(model, rows).logprobs.sum().backward())
+    part = of_a_rank(embedded, rows, dtype, use_checkpointing=use_checkpointing)
+    foreseen = max(part.at_the_head().total, part.in_layers().total)
+    assert foreseen == pytest.approx(most, rel=0.1)
+
+
+@pytest.mark.parametrize("compares_policies", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("embedded", [WIDER, UNTIED], ids=["tied", "untied"])
+@pytest.mark.usefixtures("one_of_eight")
+def test_the_peak_of_sharded_scores(
+    most_allocated, embedded: Embedded, dtype: str, compares_policies: bool
+):
+    rows = sequences(4, 128)
+    model, other = (sharded(embedded, dtype) for _ in range(2))
+    budget = rows.input_ids.numel()
+
+    def run() -> None:
+        if compares_policies:
+            divergence(model, other, rows, budget)
+        else:
+            score(model, rows, budget)
+        put_away(model)
+        put_away(other)
+
+    foreseen = of_a_rank(embedded, rows, dtype, compares_policies=compares_policies).score()
+    assert foreseen.total == pytest.approx(most_allocated(run), rel=0.1)

@@ -71,6 +71,9 @@ def test_precision_line():
     assert precision_line(resolve("tiny", overrides=settings)) == (
         "fp32 weights, bfloat16 products, activation checkpointing, reference policy in host memory"
     )
+    assert precision_line(resolve("tiny", overrides=["train.use_cpu_offload=true"])) == (
+        "fp32 weights, weights, gradients and moments in host memory"
+    )
 
 
 def test_the_plan_has_a_row_of_memory():

@@ -280,3 +280,87 @@ def test_the_peak_of_an_evaluations_scores(most_allocated, temperature: float):
 
     foreseen = evaluation_bytes(config, shape_of(model.config), CPU)
     assert foreseen == pytest.approx(most_allocated(run), rel=0.1)
+
+
+# --- several ranks --------------------------------------------------------------------------------
+
+EIGHT = "runtime.num_gpus=8"
+
+
+def test_a_rank_of_eight_has_an_eighth_of_weights_gradients_and_moments():
+    whole = learner_parts(config_of(algorithm="ppo"), QWEN["7B"], GPU)
+    parts = learner_parts(config_of(EIGHT, algorithm="ppo"), QWEN["7B"], GPU)
+    assert parts["weights, fp32"] == (7_615_616_512 // 2,) * 6
+    for name, part in parts.items():
+        assert [8 * n for n in part] == pytest.approx(whole[name], rel=1e-6), name
+
+
+def test_a_rank_of_eight_has_an_eighth_of_the_groups():
+    load = load_of(config_of(EIGHT, "rollout.prompts_per_step=60"), QWEN["7B"])
+    assert load.num_rows == 8 * 8  # Eight of 60 groups fall to some ranks, seven to others.
+    assert load.microbatch == load_of(config_of(), QWEN["7B"]).microbatch
+
+
+def test_what_is_gathered_for_a_while():
+    """The layers in bf16, embedding, norm and head in fp32."""
+    parts = memory_parts(config_of(EIGHT), QWEN["7B"], GPU, "vllm")
+    layer = (7_615_616_512 - 2 * 152064 * 3584 - 3584) // 28
+    root = 4 * (2 * 152064 * 3584 + 3584)
+    assert "bfloat16 weights" not in parts
+    # Policy and reference are compared: the latter's root arrives beside the former's.
+    assert parts["head, embedding, gathered"] == (0, 3 * root, root, root, 0, 3 * root)
+    assert parts["layers, gathered"][2] == 2 * layer
+    assert parts["layers, gathered"][3] == (2 * 2 + 4) * layer
+
+
+def test_the_transformers_engines_copy_sleeps_on_a_gpu():
+    copy = 4 * 7_615_616_512
+    casts = 2 * QWEN["7B"].num_multiplied
+    on_gpu = memory_parts(config_of(EIGHT), QWEN["7B"], GPU, "transformers")
+    assert on_gpu["sampler: weights"] == (copy + casts, 0, 0, 0, 0, copy)
+    on_cpu = memory_parts(config_of(EIGHT), QWEN["7B"], CPU, "transformers")
+    assert on_cpu["sampler: weights"] == (copy + casts, *(copy,) * 5)
+
+
+def test_ranks_that_share_an_engine_have_a_part_of_it():
+    overrides = [EIGHT, "rollout.max_rows=8"]
+    alone = memory_parts(config_of(*overrides), QWEN["7B"], GPU, "vllm")
+    shared = memory_parts(
+        config_of(*overrides, "rollout.tensor_parallel=4"), QWEN["7B"], GPU, "vllm"
+    )
+    for name in ("vLLM: bfloat16", "vLLM: keys, values"):
+        assert [4 * n for n in shared[name]] == pytest.approx(alone[name])
+    stated = config_of(*overrides, "rollout.tensor_parallel=4", "rollout.cache_gigabytes=20")
+    parts = memory_parts(stated, QWEN["7B"], GPU, "vllm")
+    assert parts["vLLM: keys, values"][0] == 20 * 10**9  # It is each rank's.
+
+
+def test_offload_takes_what_is_trained_off_the_gpu_and_leaves_what_is_gathered():
+    kept = memory_parts(config_of(EIGHT), QWEN["7B"], GPU, "vllm")
+    settings = [EIGHT, "train.use_cpu_offload=true"]
+    parts = memory_parts(config_of(*settings), QWEN["7B"], GPU, "vllm")
+    assert not {"weights, fp32", "AdamW's moments", "gradients", "AdamW's scratch"} & set(parts)
+    for name in ("reference policy", "activations", "layers, gathered"):
+        assert parts[name] == kept[name]
+    on_cpu = memory_parts(config_of(*settings), QWEN["7B"], CPU, "vllm")
+    assert on_cpu["weights, fp32"] == kept["weights, fp32"]  # It is host memory, there.
+    alone = learner_parts(config_of(settings[1]), QWEN["7B"], GPU)
+    assert alone["weights, fp32"][0] == 4 * 7_615_616_512  # Without torchrun nothing is offloaded.
+
+
+def test_offload_is_proposed_where_nothing_else_helps_and_only_to_several_ranks():
+    two = config_of("runtime.num_gpus=2", "rollout.max_rows=64")
+    settings = what_to_lower(two, QWEN["7B"], GPU, "vllm")
+    assert settings["train.use_cpu_offload"] is True
+    assert fits(memory_parts(changed(two, settings), QWEN["7B"], GPU, "vllm"), GPU)
+    assert what_to_lower(config_of(), QWEN["7B"], GPU, "vllm") is None
+    eight = what_to_lower(config_of(EIGHT), QWEN["7B"], GPU, "vllm")
+    assert eight is not None
+    assert "train.use_cpu_offload" not in eight
+
+
+def test_torchruns_ranks_count_where_it_has_started_us(monkeypatch):
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("WORLD_SIZE", "16"), ("RANK", "3")):
+        monkeypatch.setenv(name, value)
+    parts = learner_parts(config_of(EIGHT), QWEN["7B"], GPU)
+    assert parts["weights, fp32"][0] == 7_615_616_512 // 4

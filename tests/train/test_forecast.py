@@ -34,9 +34,11 @@ def foreseen(device: Device, *overrides: str, engine: str = "vllm") -> Forecast:
 
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 @pytest.mark.parametrize("device", [CPU, GPU], ids=["cpu", "gpu"])
-def test_the_table_adds_up_and_fits_80_columns(device: Device, engine: str, capsys):
-    table = memory_table(foreseen(device, *QWEN, "algorithm.name=ppo", engine=engine))
-    assert table.title == "memory of the worst step, GB"
+@pytest.mark.parametrize("num_gpus", [1, 8])
+def test_the_table_adds_up_and_fits_80_columns(device: Device, engine: str, num_gpus: int, capsys):
+    settings = ["algorithm.name=ppo", f"runtime.num_gpus={num_gpus}"]
+    table = memory_table(foreseen(device, *QWEN, *settings, engine=engine))
+    assert table.title.startswith("memory of the worst step, GB")
     for column in range(1, 7):
         cells = [float(row[column]) if row[column] != "-" else 0.0 for row in table.rows]
         assert sum(cells[:-1]) == pytest.approx(cells[-1], abs=0.06)  # Of rounding.
@@ -80,7 +82,22 @@ def test_what_does_not_fit_comes_with_what_does():
 def test_what_cannot_fit():
     told = fit_line(foreseen(GPU, "model.path=Qwen/Qwen2.5-Math-7B"))
     assert told.endswith(
-        "DOES NOT FIT: weights, gradients and optimizer alone take 152.3 GB; take a smaller model"
+        "DOES NOT FIT: weights, gradients and optimizer alone take 152.3 GB; take a smaller model, "
+        "or 2 GPUs (--set runtime.num_gpus=2 shows how)"
+    )
+    hopeless = foreseen(
+        CPU.__class__(name="NVIDIA L4", num_bytes=10**9, is_gpu=True),
+        "model.path=Qwen/Qwen2.5-Math-7B",
+    )
+    assert fit_line(hopeless).endswith("take a smaller model")  # No number of GPUs holds a layer.
+
+
+def test_one_of_several():
+    found = foreseen(GPU, "model.path=Qwen/Qwen2.5-Math-7B", "runtime.num_gpus=8")
+    assert memory_table(found).title == "memory of the worst step, GB, one rank of 8"
+    assert "of 80.0 GB, NVIDIA H100 80GB HBM3 (one of 8)" in fit_line(found)
+    assert dict(lines(found))["worst step"].startswith(
+        "24 rows of 1024 + 96 tokens on each of 8 ranks = 26,880; "
     )
 
 

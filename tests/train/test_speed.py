@@ -14,6 +14,7 @@ from opo_cli.train.speed import (
     flops_per_second,
     peak_of,
     recomputed_flops,
+    rollout_bytes,
     rollout_flops,
     score_flops,
     step_seconds,
@@ -73,6 +74,21 @@ def test_seconds_at_the_stated_shares():
     # 28,672 bytes on average.
     read = 1000 * (2 * 2 * 1_543_714_304 + 512 * 524 * 28_672)
     assert rollout == pytest.approx(read / (0.6 * 3.35e12))
+
+
+def test_ranks_that_share_an_engine_read_a_part_of_the_weights_each():
+    """Two ranks: one engine of 512 rows in two rounds, or two of 256 in one each."""
+    alone = config_of("rollout.max_rows=256")
+    shared = config_of("rollout.max_rows=256", "rollout.tensor_parallel=2")
+    half = Load(num_rows=256, prompt=24, response=1000, microbatch=16 * 1024)
+    assert rollout_bytes(shared, QWEN, half, "bfloat16") == rollout_bytes(
+        alone, QWEN, half, "bfloat16"
+    )
+    wide = config_of("rollout.max_rows=512", "rollout.tensor_parallel=2")
+    saved = 1000 * 1_543_714_304  # Half of the weights in bf16, for each token.
+    assert rollout_bytes(alone, QWEN, half, "bfloat16") - saved == rollout_bytes(
+        wide, QWEN, half, "bfloat16"
+    )
 
 
 @pytest.mark.parametrize(
