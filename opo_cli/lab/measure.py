@@ -53,7 +53,7 @@ from opo_cli.records import source_digest
 from opo_cli.rollout.engine import choose_engine, engine_settings
 from opo_cli.rollout.revival import start_engine
 from opo_cli.train.batch import collate
-from opo_cli.train.budget import ENGINE_PARTS, changed, load_of, totals
+from opo_cli.train.budget import ENGINE_PARTS, changed, is_sharded, load_of, totals
 from opo_cli.train.checkpoint import read_policy, read_second_moments
 from opo_cli.train.rollouts import shaped
 from opo_cli.train.snapshots import MOMENTS
@@ -78,17 +78,9 @@ class Lab:
             torch.set_num_threads(config.runtime.num_threads)
         self.config, self.asked = config, asked
         device, _ = choose_device(config.runtime.device)
-        self.model, self.tokenizer = load_policy(source.path, device, Precision.of(config.model))
-        prompts = load_prompts(config, asked, training, self.tokenizer)
-        self.prompts = draw_prompts(prompts, asked)
-        check_context(self.model, self.prompts, config.rollout.max_new_tokens, "rollout")
-        self._moments = self._take(source)
-        with measured_parameters(self.model, asked.parameters, asked.seed) as parameters:
-            self._num_coordinates = sum(each.numel() for each in parameters.values())
-        if config.train.use_activation_checkpointing:
-            recompute_layers(self.model.base_model)
+        on_all_ranks(lambda: self._begin(device, source, training))
         name, _ = choose_engine(config.runtime.engine, shape_of(self.model.config), device.type)
-        self.engine = start_engine(
+        self.engine = start_engine(  # In which ranks may meet.
             name,
             config.runtime.engine,
             self.model,
@@ -98,6 +90,18 @@ class Lab:
             ),
         )
         self.failures = 0
+
+    def _begin(self, device: torch.device, source: PolicySource, training: Path | None) -> None:
+        config, asked = self.config, self.asked
+        self.model, self.tokenizer = load_policy(source.path, device, Precision.of(config.model))
+        prompts = load_prompts(config, asked, training, self.tokenizer)
+        self.prompts = draw_prompts(prompts, asked)
+        check_context(self.model, self.prompts, config.rollout.max_new_tokens, "rollout")
+        self._moments = self._take(source)
+        with measured_parameters(self.model, asked.parameters, asked.seed) as parameters:
+            self._num_coordinates = sum(each.numel() for each in parameters.values())
+        if config.train.use_activation_checkpointing:
+            recompute_layers(self.model.base_model)
         self._layout = self._make_layout()
 
     def _take(self, source: PolicySource) -> Mapping[str, torch.Tensor] | None:
@@ -114,12 +118,15 @@ class Lab:
 
     def load(self, source: PolicySource) -> None:
         """Takes another policy's weights, of the same shape."""
+        on_all_ranks(lambda: self._load(source))
+        self.engine.load_weights(self.model, source.step or 0)
+
+    def _load(self, source: PolicySource) -> None:
         if source.checkpoint is None:
             other, _ = load_policy(source.path, self.model.device, Precision.of(self.config.model))
             self.model.load_state_dict(other.state_dict())
         self._moments = self._take(source)
         self._layout = self._make_layout()
-        self.engine.load_weights(self.model, source.step or 0)
 
     # --- memory ---
 
@@ -155,7 +162,9 @@ class Lab:
         load = replace(load_of(config, shape, longest), num_rows=count * len(self.prompts))
         others = self._weight_bytes + self._gradient_bytes()
         parts = ENGINE_PARTS[self.engine.name](config, shape, training_device(config), load, others)
-        return totals(parts)[0]
+        # Ranks that train have a sampler's copy beside their shards; here the policy is whole.
+        copy = self._weight_bytes if is_sharded(config) and self.engine.name != "vllm" else 0
+        return totals(parts)[0] - copy
 
     def _gradient_bytes(self) -> int:
         return self._activation_bytes() + self._vector_bytes()
@@ -190,20 +199,15 @@ class Lab:
         return int(FUNC_COPIES * found + ATTENTION_COPIES * attention)
 
     def foresee(self, num_prompts: int) -> Foreseen:
-        """By measuring some responses to the first prompt, which are thrown away."""
-        count = min(PILOT, self.asked.responses)
-        sampling = self._sampling(count)
-        groups, sampled = _timed(
-            lambda: self.engine.generate(self.prompts[:1], sampling, stream=(LAB_STREAM,))
-        )
-        with Grader(self.config.grading) as grader:
-            graded = grader.grade(groups)
+        """By measuring some responses to the first prompt, which are thrown away; the slowest rank
+        counts."""
+        share = self.asked.responses / min(PILOT, self.asked.responses)
+        tried: list[GradedGroup] = []
+        sampled = max(on_all_ranks(lambda: self._try_sampling(tried))) * share
         self.engine.sleep()
-        with self._parameters() as parameters:
-            _, measured = _timed(lambda: self._measured(graded[0], None, parameters))
+        times = on_all_ranks(lambda: self._try_measuring(tried[0]))
         self.engine.load_weights(self.model, 0)
-        share, products = self.asked.responses / count, self._product_seconds(groups[0])
-        measured = (measured - products) * share + products * share**2
+        measured = max(rest * share + products * share**2 for rest, products in times)
         num_sampled, num_measured = most_of_a_rank(num_prompts, self._chunk_size)
         return Foreseen(
             num_coordinates=self._num_coordinates,
@@ -212,10 +216,27 @@ class Lab:
             sampling_bytes=self._sampling_bytes(),
             activation_bytes=self._activation_bytes(),
             vector_bytes=self._vector_bytes(),
-            seconds=sampled * share * num_sampled + measured * num_measured,
+            seconds=sampled * num_sampled + measured * num_measured,
             tokens=Tokens.of(self.config, self.asked),
             num_ranks=num_ranks(),
         )
+
+    def _try_sampling(self, tried: list[GradedGroup]) -> float:
+        """Seconds."""
+        sampling = self._sampling(min(PILOT, self.asked.responses))
+        groups, seconds = _timed(
+            lambda: self.engine.generate(self.prompts[:1], sampling, stream=(LAB_STREAM,))
+        )
+        with Grader(self.config.grading) as grader:
+            tried.extend(grader.grade(groups))
+        return seconds
+
+    def _try_measuring(self, tried: GradedGroup) -> tuple[float, float]:
+        """Seconds without the products of single tokens, and of these."""
+        with self._parameters() as parameters:
+            _, seconds = _timed(lambda: self._measured(tried, None, parameters))
+        products = self._product_seconds(tried.group)
+        return seconds - products, products
 
     def _product_seconds(self, group: Group) -> float:
         """Of the products of single tokens, which grow with the square of their number."""
@@ -266,7 +287,7 @@ class Lab:
         """See `_sampled`; each chunk by another rank."""
         rows = own_of(chunks)
         shares = on_all_ranks(lambda: {} if rows is None else self._sampled(rows, grader))
-        on_all_ranks(self.engine.sleep)
+        self.engine.sleep()
         return {row: found for share in shares for row, found in share.items()}
 
     def _measure_all(
@@ -282,7 +303,7 @@ class Lab:
                 for sender, row in enumerate(turn):
                     from_main(partial(folder.add, row, to_main(found, sender)))
                     told()
-        on_all_ranks(lambda: self.engine.load_weights(self.model, 0))
+        self.engine.load_weights(self.model, 0)
 
     def _measured_here(
         self,
@@ -423,18 +444,15 @@ def measure(
         tokens.check(asked)
     left = from_main(lambda: [_num_missing(plan, asked) for plan in plans])
     open_plans = [plan for plan, count in zip(plans, left, strict=True) if count] or list(plans)
-    made: list[Lab] = []
-    on_all_ranks(lambda: made.append(Lab(config, asked, open_plans[0].source, training)))
-    [lab] = made
+    lab = Lab(config, asked, open_plans[0].source, training)
     with closing(lab.engine):
-        foreseen = on_all_ranks(lambda: lab.foresee(sum(left)))
-        slowest = max(each.seconds for each in foreseen)
-        from_main(lambda: tell(replace(foreseen[0], seconds=slowest).rows))
+        foreseen = lab.foresee(sum(left))
+        from_main(lambda: tell(foreseen.rows))
         if only_plan:
             return
         for number, plan in enumerate(open_plans):
             if number:
-                on_all_ranks(partial(lab.load, plan.source))
+                lab.load(plan.source)
             from_main(partial(lab.start, plan))
             lab.measure(plan.folder, plan.source.label)
     failures = sum(on_all_ranks(lambda: lab.failures))
