@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ PROGRAM = Path(__file__).parent / "engines_on_ranks.py"
 OBSTACLE = vllm_obstacle(None, "cpu")
 SAMPLING = Sampling(num_responses=4, max_new_tokens=24)
 STREAM = (0, 1)  # As there.
+MARK = "OPO_TEST_OF_ENGINES"  # A variable that children inherit.
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def on_ranks(tmp_path, base, prompts):
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         result = subprocess.run(
             [*launcher, "--nproc-per-node=2", str(PROGRAM), check, str(tmp_path)],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROGRAM.parents[2])},
+            env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[2]), MARK: str(tmp_path)},
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -65,15 +67,13 @@ def on_ranks(tmp_path, base, prompts):
     return run
 
 
-def still_running(argument: str) -> list[str]:
-    """Processes that were started with it."""
+def still_running(mark: str) -> list[str]:
+    """What was started under it, whatever it has started in turn."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode().split("\0")
-        except OSError:  # It has ended meanwhile.
-            continue
-        found += [words] if argument in words else []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # It may end meanwhile.
+            if f"{MARK}={mark}".encode() in path.read_bytes().split(b"\0"):
+                found.append((path.parent / "cmdline").read_text())
     return found
 
 
