@@ -53,6 +53,20 @@ def test_a_command_makes_the_cells_config(in_tmp):
         assert "--resume" not in command
 
 
+def test_ranks_are_no_part_of_a_run(in_tmp):
+    """Begun with torchrun, it goes on without, and the reverse."""
+    [cell] = plan("opo")
+    on_two = cell.on_ranks(2)
+    assert on_two.folder.path == cell.folder.path
+    assert on_two.command() == cell.command()
+    assert on_two.config.runtime.num_gpus == 2
+    cell.folder.path.mkdir(parents=True)
+    (cell.folder.path / "config.json").write_text(on_two.config.model_dump_json())
+    (cell.folder.path / "environment.json").write_text("{}")
+    [found] = plan("opo")  # Else refused as another configuration's.
+    assert found.command()[-1] == "--resume"
+
+
 def test_a_state_is_read_from_the_folder(in_tmp: Path):
     cell = plan("opo")[0]
     folder = cell.folder.path

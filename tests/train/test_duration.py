@@ -69,6 +69,15 @@ def test_other_sizes_tell_nothing(in_tmp):
     assert expected([other]) == {other.name: Duration(None)}
 
 
+def test_runs_of_other_ranks_tell_nothing(in_tmp):
+    known, new = cells_of("opo", (0, 1), "runtime.device=cpu")
+    write(known.on_ranks(2), 6)
+    assert expected([new]) == {new.name: Duration(None)}
+    assert expected([new.on_ranks(4)]) == {new.name: Duration(None)}
+    again = expected([new.on_ranks(2)])[new.name]
+    assert again == Duration(pytest.approx(7 + 6 * 4.5 + 3 * 64 * 0.1), LIKE)
+
+
 def test_more_steps_take_longer(in_tmp):
     write(cells_of("opo")[0], 6)
     [longer] = cells_of("opo", (0,), "train.steps=60")
