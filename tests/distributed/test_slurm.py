@@ -1,5 +1,5 @@
-"""`docs/slurm.sh` with a real torchrun, and Slurm's commands replaced by the least that they do; and
-what docs/distributed.md names."""
+"""`docs/slurm.sh` with a real torchrun, and Slurm's commands replaced by the least that they do;
+and what docs/distributed.md names."""
 
 from __future__ import annotations
 
