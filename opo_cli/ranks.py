@@ -30,8 +30,20 @@ def world_size() -> int:
     return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
 
 
+def num_local_ranks() -> int:
+    """Of this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_launched() else 1
+
+
 def is_one_machine() -> bool:
-    return not is_launched() or os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]
+    return num_local_ranks() == world_size()
+
+
+def program() -> str:
+    """How a user starts what we are."""
+    if not is_launched():
+        return "opo"
+    return f"torchrun --nproc-per-node {num_local_ranks()} -m opo_cli"
 
 
 def is_main() -> bool:

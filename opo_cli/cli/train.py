@@ -15,7 +15,7 @@ from opo_cli.cli.options import (
     prepare_process,
     set_threads,
 )
-from opo_cli.ranks import is_launched, is_main, num_restarts, world_size
+from opo_cli.ranks import is_launched, is_main, num_restarts, program, world_size
 
 if TYPE_CHECKING:
     from opo_cli.config import Config
@@ -135,7 +135,7 @@ def _train(config: Config, folder: RunFolder, *, use_check: bool, started: float
         elif folder.exists:
             spending = Spending.of(config, folder.steps())
             note(f"stopped after step {spending.num_steps} of {spending.total}")
-            note(f"go on: opo train --resume --out {folder.path}")
+            note(f"go on: {program()} train --resume --out {folder.path}")
         else:
             note("stopped before the first step")
         raise typer.Exit(128 + interrupt.number) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +15,7 @@ from opo_cli.data.benchmarks import longest_response
 from opo_cli.errors import NotFiniteError, OpoError, first_line
 from opo_cli.model.shape import PROMPT_ROOM, Shape
 from opo_cli.presets import resolve
-from opo_cli.ranks import is_launched
+from opo_cli.ranks import is_launched, num_local_ranks
 from opo_cli.types import Group, Prompt, Sampling
 
 VLLM_VERSION = "0.32"  # The release whose calls we know; as in pyproject.toml.
@@ -293,11 +292,6 @@ def check_tensor_parallel(
                 f"{what}: the {count} {name} cannot be shared out evenly",
                 f"--set rollout.tensor_parallel={fitting}" + ", or a divisor" * (fitting > 1),
             )
-
-
-def num_local_ranks() -> int:
-    """Of this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_launched() else 1
 
 
 def without_effect(config: Config, engine: str) -> list[str]:

@@ -14,7 +14,8 @@ from opo_cli.model.device import GIGABYTE, available_bytes
 from opo_cli.model.parallel import from_main, is_joined, on_all_ranks
 from opo_cli.model.shape import BYTES, Shape, shape_of
 from opo_cli.model.sharding import device_of
-from opo_cli.rollout.engine import EngineSettings, num_local_ranks
+from opo_cli.ranks import num_local_ranks
+from opo_cli.rollout.engine import EngineSettings
 from opo_cli.rollout.sizes import (
     MAX_CONTEXT,
     USABLE,

@@ -100,7 +100,7 @@ class Batch:
     def select(self, rows: Tensor) -> Batch:
         """Some rows, padding cut back to their longest."""
         sequences = self.sequences.select(rows)
-        width = int(sequences.lengths.max())
+        width = sequences.mask.shape[1]
         chosen = {}
         for field in fields(self):
             value = getattr(self, field.name)

@@ -32,7 +32,7 @@ from opo_cli.model.policy import check_context, choose_device
 from opo_cli.model.precision import Precision
 from opo_cli.model.shape import Shape, shape_of
 from opo_cli.model.sharding import load_to_shard
-from opo_cli.ranks import is_joined, local_rank
+from opo_cli.ranks import is_joined, local_rank, program
 from opo_cli.records import RunFolder, cache_folder, check_cache
 from opo_cli.report.live import TrainView
 from opo_cli.report.spending import Spending
@@ -229,7 +229,7 @@ class Trainer:
         command; numbers that overflow want another run, for what shapes this one stays."""
         if isinstance(stop, NotFiniteError):
             return self._another_run() if step or "--set" not in stop.hint else stop.hint
-        command = f"opo train --resume --out {self.folder.path}"
+        command = f"{program()} train --resume --out {self.folder.path}"
         setting, _, others = stop.hint.partition(", or ")
         if not setting.startswith("--set"):
             return f"{command} goes on; {stop.hint}"

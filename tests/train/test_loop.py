@@ -9,11 +9,11 @@ from rich.console import Console
 
 from opo_cli.errors import OpoError
 from opo_cli.files import read_json, write_json
+from opo_cli.interrupt import Interrupts
 from opo_cli.presets import resolve
 from opo_cli.records import RunFolder
 from opo_cli.report.live import TrainView
 from opo_cli.rollout.engine import EngineError, vllm_version
-from opo_cli.interrupt import Interrupts
 from opo_cli.train.loop import Trainer
 from opo_cli.train.outputs import difference_from
 
