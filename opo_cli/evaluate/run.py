@@ -218,8 +218,9 @@ class Evaluator:
     ) -> Iterator[list[ProblemSamples]]:
         """Samples what is not `done`, as many problems at a time as are decoded at once."""
         count, total = job.sampling.num_responses, len(job.prompts)
-        width = self.config.rollout.tensor_parallel
-        size = max(1, self.config.rollout.max_rows // count) * max(1, num_ranks() // width)
+        width = min(self.config.rollout.tensor_parallel, num_ranks())
+        num_engines = num_ranks() // width
+        size = max(1, self.config.rollout.max_rows // count) * num_engines
         for start in range(0, total, size):
             part = job.prompts[start : start + size]
             if all(prompt.problem.id in done for prompt in part):
@@ -234,7 +235,7 @@ class Evaluator:
                 ranks_per_engine=width,
                 require_stop=self.config.eval.require_stop,
                 progress=lambda rows, _, first=start * count: report(
-                    job.benchmark, first + rows * num_ranks() // width, total * count
+                    job.benchmark, first + rows * num_engines, total * count
                 ),
             )
             found = self._measured(graded)

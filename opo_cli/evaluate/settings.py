@@ -155,7 +155,8 @@ def evaluate_model(config: Config, folder: RunFolder | None) -> list[dict[str, A
     def engine_name() -> tuple[str, str]:
         shape = shape_of(policy.config)
         name, why = choose_engine(config.runtime.engine, shape, device.type)
-        check_tensor_parallel(config, shape, num_ranks(), name)
+        if is_joined():  # A process by itself takes a whole one, whatever its run had.
+            check_tensor_parallel(config, shape, num_ranks(), name)
         return name, why
 
     name, why = from_main(engine_name)

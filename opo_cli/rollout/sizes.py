@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opo_cli.errors import OpoError
 from opo_cli.model.device import GIGABYTE
@@ -47,6 +47,11 @@ def check_cache(size: CacheSize, stated: float) -> None:
         f"--set rollout.cache_gigabytes={size.group / GIGABYTE + 0.01:.2f}, or lower "
         "rollout.max_new_tokens or rollout.group_size",
     )
+
+
+def part_of(shape: Shape, sharers: int) -> Shape:
+    """A model as the cache of one of so many ranks that share it sees it."""
+    return replace(shape, num_key_value_heads=max(1, shape.num_key_value_heads // sharers))
 
 
 def longest_request(shape: Shape, settings: EngineSettings) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from opo_cli.rollout.sizes import (
     check_cache,
     held_tokens,
     longest_request,
+    part_of,
     vllm_cache,
 )
 
@@ -132,10 +132,7 @@ def context_of(model, settings: EngineSettings, cache_bytes: int) -> int:
 
 
 def _shape(model, settings: EngineSettings) -> Shape:
-    """As far as the cache is concerned, this rank's part of it."""
-    shape = shape_of(model.config)
-    heads = shape.num_key_value_heads // settings.tensor_parallel
-    return replace(shape, num_key_value_heads=heads)
+    return part_of(shape_of(model.config), settings.tensor_parallel)
 
 
 def _weight_bytes(model, settings: EngineSettings) -> int:

@@ -14,7 +14,7 @@ from opo_cli.model.shape import Shape
 from opo_cli.records import RunFolder
 from opo_cli.report.plan import plan_rows
 from opo_cli.rollout.engine import choose_engine, engine_settings, vllm_obstacle, without_effect
-from opo_cli.rollout.sizes import check_cache, longest_request, vllm_cache
+from opo_cli.rollout.sizes import check_cache, longest_request, part_of, vllm_cache
 from opo_cli.train.forecast import Forecast, fit_line, forecast
 
 
@@ -63,8 +63,8 @@ def _check_sizes(config: Config, shape: Shape, engine: str) -> None:
             f"--set rollout.max_new_tokens={most // 2}",
         )
     if engine == "vllm" and config.rollout.cache_gigabytes:
-        settings = engine_settings(config)
-        size = vllm_cache(shape, settings, longest_request(shape, settings), room=0)
+        settings, part = engine_settings(config), part_of(shape, config.rollout.tensor_parallel)
+        size = vllm_cache(part, settings, longest_request(shape, settings), room=0)
         check_cache(size, settings.cache_gigabytes)
 
 
