@@ -181,8 +181,8 @@ def microbatch_parts(config: Config, shape: Shape, device: Device, load: Load) -
         f"{part.dtype} weights": tuple(each.copies for each in moments),
         "activations": tuple(each.activations for each in moments),
         "logits, head gradient": tuple(each.logits for each in moments),
-        "layers, gathered": tuple(each.layers for each in moments),
-        "head, embedding, gathered": tuple(each.root for each in moments),
+        "gathered: layers": tuple(each.layers for each in moments),
+        "gathered: the rest": tuple(each.root for each in moments),
     }
 
 

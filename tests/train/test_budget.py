@@ -308,9 +308,9 @@ def test_what_is_gathered_for_a_while():
     root = 4 * (2 * 152064 * 3584 + 3584)
     assert "bfloat16 weights" not in parts
     # Policy and reference are compared: the latter's root arrives beside the former's.
-    assert parts["head, embedding, gathered"] == (0, 3 * root, root, root, 0, 3 * root)
-    assert parts["layers, gathered"][2] == 2 * layer
-    assert parts["layers, gathered"][3] == (2 * 2 + 4) * layer
+    assert parts["gathered: the rest"] == (0, 3 * root, root, root, 0, 3 * root)
+    assert parts["gathered: layers"][2] == 2 * layer
+    assert parts["gathered: layers"][3] == (2 * 2 + 4) * layer
 
 
 def test_the_transformers_engines_copy_sleeps_on_a_gpu():
@@ -340,7 +340,7 @@ def test_offload_takes_what_is_trained_off_the_gpu_and_leaves_what_is_gathered()
     settings = [EIGHT, "train.use_cpu_offload=true"]
     parts = memory_parts(config_of(*settings), QWEN["7B"], GPU, "vllm")
     assert not {"weights, fp32", "AdamW's moments", "gradients", "AdamW's scratch"} & set(parts)
-    for name in ("reference policy", "activations", "layers, gathered"):
+    for name in ("reference policy", "activations", "gathered: layers"):
         assert parts[name] == kept[name]
     on_cpu = memory_parts(config_of(*settings), QWEN["7B"], CPU, "vllm")
     assert on_cpu["weights, fp32"] == kept["weights, fp32"]  # It is host memory, there.
