@@ -26,8 +26,8 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
-from opo_cli.model.folder import model_source
-from opo_cli.model.parallel import largest, on_all_ranks, whole
+from opo_cli.model.folder import hush_transformers, model_source
+from opo_cli.model.parallel import from_main, largest, on_all_ranks, whole
 from opo_cli.model.policy import FLOAT32, load_policy, load_tokenizer
 from opo_cli.model.precision import Precision, set_precision
 from opo_cli.model.trust import trusted_config
@@ -52,6 +52,8 @@ def load_to_shard(path: str, device: torch.device, precision: Precision = FLOAT3
 
     on_all_ranks(load)
     model, tokenizer = loaded
+    # A file beside the config may say more of where responses end.
+    model.generation_config = from_main(lambda: model.generation_config)
     return model, tokenizer
 
 
@@ -59,6 +61,7 @@ def _skeleton(path: str, precision: Precision) -> nn.Module:
     """A model without weights."""
     from transformers import AutoModelForCausalLM
 
+    hush_transformers()
     config = trusted_config(model_source(path))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
