@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from opo_cli.errors import OpoError
-from opo_cli.model.sharding import device_of
+from opo_cli.model.sharding import device_of, is_sharded
 
 HOST_ALLOCATOR = "DefaultCPUAllocator"  # In the RuntimeError that torch raises on a CPU.
 
@@ -69,7 +69,7 @@ def host_copy(model: nn.Module) -> nn.Module:
 def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Inside, a frozen `model` is on `device`; afterwards where it was, as it was. One in shards
     sees to it itself."""
-    if device_of(model) == device:
+    if is_sharded(model) or device_of(model) == device:
         yield
         return
     kept = [(tensor, tensor.data) for tensor in _tensors(model)]

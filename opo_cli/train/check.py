@@ -16,6 +16,7 @@ from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.pool import Grader
 from opo_cli.model.device import peak_resident_bytes, training_device
 from opo_cli.model.shape import shape_of
+from opo_cli.model.sharding import device_of
 from opo_cli.rollout.engine import Engine
 from opo_cli.train.budget import STEP_PHASES, Load, changed, load_of, memory_parts, totals
 from opo_cli.train.learner import Learner
@@ -151,7 +152,7 @@ def worst_step(
     once = changed(config, {"algorithm.max_sampling_rounds": 1})
     worst = worst_prompts(prompts, config.rollout.prompts_per_step)
     source = TrainingPrompts(worst, config.seed)
-    peak = PeakMemory(learner.policy.device)
+    peak = PeakMemory(device_of(learner.policy))
     with unchanged(learner):
         record = training_step(0, source, once, learner, Unending(engine, peak), grader).record
     peak_bytes = peak.measured()
