@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from opo_cli.config import Config
 from opo_cli.console import warn
 from opo_cli.errors import OpoError
-from opo_cli.ranks import is_launched, local_rank, rank
+from opo_cli.ranks import is_launched, local_rank, num_local_ranks
 
 if TYPE_CHECKING:
     import torch
@@ -113,9 +113,10 @@ def gpu_obstacle(config: Config) -> str | None:
         return f"{needed}; torch sees none here"
     if count > 1 and not is_launched():
         return f"{needed}, each with a process of its own; this is one process"
-    if local_rank() >= len(found):
-        return f"{needed}; rank {rank()} has none here, torch sees {len(found)}"
-    name, num_bytes = found[local_rank()]
+    ranks = num_local_ranks()  # All of them, so that each rank finds the same.
+    if ranks > len(found):
+        return f"{needed}; {ranks} ranks of this machine take one each, torch sees {len(found)}"
+    name, num_bytes = min(found[:ranks], key=lambda each: each[1])
     if num_bytes < SOLD_SHARE * size * GIGABYTE:
         return f"{needed}; {name} has {num_bytes / GIGABYTE:.0f} GB"
     return None
