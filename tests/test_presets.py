@@ -20,7 +20,7 @@ from opo_cli.model.lookup import find_shape
 from opo_cli.presets import preset_names, resolve, validated
 from opo_cli.records import RunFolder
 from opo_cli.rollout.engine import ENGINES
-from opo_cli.train.budget import fits, memory_parts
+from opo_cli.train.budget import changed, fits, memory_parts
 
 REAL = ("qwen-math", "qwen-math-7b", "r1-distill-7b")
 SOURCED = (*REAL, "qwen-math-smoke")
@@ -95,13 +95,16 @@ def test_qwen_math_fits_the_card_that_it_names(algorithm, engine):
     assert fits(memory_parts(config, shape, CARD, engine), CARD)
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("preset", ["qwen-math-7b", "r1-distill-7b"])
-def test_a_model_beyond_one_card_says_so(preset):
-    config = resolve(preset)
+def test_a_model_beyond_one_card_fits_the_eight_that_it_names(preset, algorithm):
+    config = resolve(preset, algorithm=algorithm)
+    assert (config.runtime.num_gpus, config.runtime.gpu_gigabytes) == (8, 80)
+    assert "needs several GPUs: 8 of 80 GB" in config.description
     shape, _ = find_shape(config.model)
-    assert not fits(memory_parts(config, shape, CARD, "vllm"), CARD)
-    assert config.runtime.num_gpus > 1
-    assert "needs several GPUs" in config.description
+    assert fits(memory_parts(config, shape, CARD, "vllm"), CARD)
+    alone = changed(config, {"runtime.num_gpus": 1})
+    assert not fits(memory_parts(alone, shape, CARD, "vllm"), CARD)
 
 
 def test_the_smoke_preset_goes_the_way_of_the_real_one():

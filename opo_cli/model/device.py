@@ -30,7 +30,7 @@ class Device:
 
     name: str
     num_bytes: int
-    """Of a GPU its whole memory, of a CPU what the machine has available."""
+    """Of a GPU its whole memory, of a CPU what the machine has available, for each of its ranks."""
     is_gpu: bool
     is_here: bool = True
     """False: the GPU that the config was sized for, as there is none."""
@@ -49,7 +49,8 @@ def training_device(config: Config) -> Device:
             is_gpu=True,
             is_here=False,
         )
-    return Device(name="this machine's memory", num_bytes=available_bytes(), is_gpu=False)
+    num_bytes = available_bytes() // num_local_ranks()
+    return Device(name="this machine's memory", num_bytes=num_bytes, is_gpu=False)
 
 
 def gpus() -> list[tuple[str, int]]:

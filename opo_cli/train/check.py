@@ -15,6 +15,7 @@ from opo_cli.config import Config
 from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.pool import Grader
 from opo_cli.model.device import peak_resident_bytes, training_device
+from opo_cli.model.parallel import num_ranks
 from opo_cli.model.shape import shape_of
 from opo_cli.model.sharding import device_of
 from opo_cli.rollout.engine import Engine
@@ -29,7 +30,9 @@ from opo_cli.types import Group, Prompt, Sampling
 class Checked:
     """What the worst step took."""
 
+    num_ranks: int = 1
     load: Load
+    """Of one rank."""
     record: dict[str, Any]
     """The step's, as in steps.jsonl."""
     peak_bytes: int
@@ -172,6 +175,7 @@ def _checked(
         rate = update_flops(config, shape, load) / record["update_seconds"]
         utilisation = rate / flops_per_second(known, config.model.compute_dtype)
     return Checked(
+        num_ranks=num_ranks(),
         load=load,
         record=record,
         peak_bytes=peak_bytes,

@@ -179,14 +179,15 @@ def _spell(seconds: float) -> str:
 def check_lines(found: Checked, *, is_gpu: bool) -> list[tuple[str, str]]:
     """(title, text) rows of a measured worst step."""
     load, record = found.load, found.record
-    updated = load.num_rows * load.length / record["update_seconds"]
+    updated = found.num_ranks * load.num_rows * load.length / record["update_seconds"]
     sampled = record["num_tokens"] / record["rollout_seconds"]
     share = f", model FLOPs utilisation {found.utilisation:.1%}" if found.utilisation else ""
+    each = f" on each of {found.num_ranks} ranks" if found.num_ranks > 1 else ""
     where = "allocated" if is_gpu else "resident, libraries included"
     return [
         (
             "checked",
-            f"{load.num_rows} rows of {load.prompt} + {load.response} tokens in "
+            f"{load.num_rows} rows of {load.prompt} + {load.response} tokens{each} in "
             f"{record['step_seconds']:.1f} s; nothing was changed by it",
         ),
         ("rollout", f"{record['rollout_seconds']:.2f} s, {sampled:,.0f} tokens/s"),
