@@ -51,17 +51,20 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def num_restarts() -> int:
-    """How often torchrun has started all processes anew (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if is_launched() else 0
-
-
 _is_joined = False
+_num_restarts = 0
 
 
-def set_joined(value: bool) -> None:
-    global _is_joined
-    _is_joined = value
+def num_restarts() -> int:
+    """How often torchrun has started all processes anew (`--max-restarts`), the same on all that
+    have joined. TORCHELASTIC_RESTART_COUNT is not: the machine counts on which a rank has failed,
+    not those that start again for its sake."""
+    return _num_restarts
+
+
+def set_joined(value: bool, num_restarts: int = 0) -> None:
+    global _is_joined, _num_restarts
+    _is_joined, _num_restarts = value, num_restarts
 
 
 def is_joined() -> bool:

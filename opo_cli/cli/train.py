@@ -85,10 +85,6 @@ def command(
     check_data(config)
     if config.model.path:
         model_source(config.model.path)
-    if num_restarts() and folder.is_finished:
-        note(f"finished before the restart: {folder.path}")
-        return
-    resume = resume or (num_restarts() > 0 and folder.exists)
     if is_launched():
         config = with_ranks(config, world_size())
     elif not dry_run:  # What can be told at once.
@@ -110,8 +106,14 @@ def command(
         if dry_run:
             _foresee(config, folder, use_check=True)
             return
+        if num_restarts() and from_main(lambda: folder.is_finished):
+            note(f"finished before the restart: {folder.path}")
+            return
         if is_launched():
-            from_main(lambda: check_run(config, folder, resume=resume))
+            is_again = num_restarts() > 0
+            from_main(
+                lambda: check_run(config, folder, resume=resume or (is_again and folder.exists))
+            )
         _train(config, folder, use_check=check, started=started)
 
 

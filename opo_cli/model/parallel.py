@@ -7,8 +7,10 @@ meet (`on_all_ranks`, `from_main`); elsewhere torchrun ends the others.
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -27,14 +29,22 @@ from opo_cli.ranks import (
     is_launched,
     is_one_machine,
     local_rank,
-    num_restarts,
+    num_local_ranks,
     rank,
     set_joined,
+    world_size,
 )
 
 Result = TypeVar("Result")
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # Objects and metrics go through gloo.
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "onnection refused")
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "onnection refused",
+    "remote process exit",  # NCCL's.
+)
+POLL_SECONDS = 0.02
 EXPIRED = ("Timed out waiting", "timed out", "Timeout")
 
 
@@ -52,7 +62,8 @@ def joined(device: str, timeout_seconds: int) -> Iterator[None]:
         timeout_seconds: how long a rank waits for the others.
 
     Raises:
-        OpoError: the others cannot be reached, do not come in that time, or have ended.
+        OpoError: the others cannot be reached, do not come in that time, or have ended; or there
+            are too few GPUs for them.
     """
     if not is_launched() or is_joined():
         yield
@@ -61,23 +72,66 @@ def joined(device: str, timeout_seconds: int) -> Iterator[None]:
         os.environ.update(INTERFACES)  # Nobody else has a business with us.
     timeout = timedelta(seconds=timeout_seconds)
     if device == "cuda":
-        torch.cuda.set_device(local_rank())
-    with _peers(timeout_seconds), shared():
-        store, number, count = next(dist.rendezvous("env://", timeout=timeout))
+        _take_gpu()
+    with _peers(timeout_seconds):
+        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+        start = _number_of_start(dist.PrefixStore("opo", store), timeout_seconds)
         dist.init_process_group(
             BACKENDS[device],
             # torchrun's store outlives a restart, and with it the addresses of those that died.
-            store=dist.PrefixStore(f"start-{num_restarts()}", store),
-            rank=number,
-            world_size=count,
+            store=dist.PrefixStore(f"start-{start}", store),
+            rank=rank(),
+            world_size=world_size(),
             timeout=timeout,
             device_id=torch.device("cuda", local_rank()) if device == "cuda" else None,
         )
-        set_joined(True)
-        yield
-        dist.barrier()
+        set_joined(True, start - 1)
+        # One rank alone stops at once, as without torchrun: it never comes to a meeting.
+        with shared() if world_size() > 1 else nullcontext():
+            yield
+            dist.barrier()
         set_joined(False)
         dist.destroy_process_group()  # Not after an error: it would wait for the others.
+
+
+def _number_of_start(store: dist.Store, timeout_seconds: int) -> int:
+    """From 1. Rank 0 counts, and answers whoever asks, with a word that is nobody else's: what the
+    dead have left in the store deceives none of the living."""
+    if rank() == 0:
+        start = store.add("starts", 1)
+        _answer(store, start, timeout_seconds)
+        return start
+    word = secrets.token_hex(8)
+    store.set(f"word-{rank()}", word)
+    start = int(store.get(word))
+    store.set(f"{start}-{rank()}", "heard")
+    return start
+
+
+def _answer(store: dist.Store, start: int, timeout_seconds: int) -> None:
+    """Until all have heard it; raises OpoError where one does not come."""
+    left, end = set(range(1, world_size())), time.monotonic() + timeout_seconds
+    while left:
+        for number in [n for n in left if store.check([f"word-{n}"])]:
+            store.set(store.get(f"word-{number}").decode(), str(start))
+        left = {number for number in left if not store.check([f"{start}-{number}"])}
+        if left and time.monotonic() > end:
+            raise OpoError(
+                f"rank {min(left)} did not come within {timeout_seconds} s",
+                "look for what it says; --set runtime.timeout_seconds=N waits longer",
+            )
+        time.sleep(POLL_SECONDS if left else 0)
+
+
+def _take_gpu() -> None:
+    """Each rank has one of its own, as NCCL wants it."""
+    count, found = num_local_ranks(), torch.cuda.device_count()
+    if count > found:
+        raise OpoError(
+            f"{count} ranks of this machine take a GPU each, and torch sees {found}",
+            f"torchrun --nproc-per-node {found}, or --set runtime.device=cpu",
+        )
+    torch.cuda.set_device(local_rank())
 
 
 @contextmanager
@@ -128,8 +182,11 @@ def _reduced(x: Tensor, operation) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of it, from all ranks, which have to come along."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """All of it, from all ranks, which have to come along; on their GPUs, where they have some:
+    parts that lie in host memory go there first, as gloo would take many times as long."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    return tensor.to(tensor.device_mesh.device_type).full_tensor()
 
 
 def own(tensor: Tensor) -> Tensor:
@@ -198,7 +255,16 @@ def from_main(compute: Callable[[], Result]) -> Result:
     """What `compute` returns on rank 0, which alone calls it. What it raises there ends all."""
     if num_ranks() == 1:
         return compute()
-    return on_all_ranks(lambda: compute() if rank() == 0 else None)[0]
+    found: list[Any] = [None]
+
+    def has_value() -> bool:
+        if rank() == 0:
+            found[0] = compute()
+        return found[0] is not None
+
+    if on_all_ranks(has_value)[0]:  # A gathering would keep room for as much of every rank.
+        dist.broadcast_object_list(found, 0)
+    return found[0]
 
 
 @contextmanager
