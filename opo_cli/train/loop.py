@@ -32,7 +32,7 @@ from opo_cli.model.policy import check_context, choose_device
 from opo_cli.model.precision import Precision
 from opo_cli.model.shape import Shape, shape_of
 from opo_cli.model.sharding import load_to_shard
-from opo_cli.ranks import is_joined, local_rank, program
+from opo_cli.ranks import is_joined, local_rank, program, rank
 from opo_cli.records import RunFolder, cache_folder, check_cache
 from opo_cli.report.live import TrainView
 from opo_cli.report.spending import Spending
@@ -169,6 +169,8 @@ class Trainer:
 
         def before_optimizer() -> None:
             nonlocal is_whole
+            if is_whole:
+                on_all_ranks(lambda: None)  # The last place where all can abandon the step.
             interrupts.hold(self.config.checkpoint.grace_seconds)
             is_whole = False
 
@@ -219,6 +221,7 @@ class Trainer:
             if isinstance(stop, BrokenPipeError):
                 raise Interrupted(signal.SIGPIPE) from stop
             raise
+        self.checkpoints.finish()  # Whatever becomes of the evaluations.
         if failures:
             count = round(failures * self.config.rollout.group_size)
             warn(f"the grader failed on {count} responses, which earned no reward: see steps.jsonl")
@@ -441,7 +444,7 @@ def _prepared(config: Config) -> tuple[Path, str]:
             load_benchmark(name, config.eval.columns)
         return prepare(config)
 
-    return on_all_ranks(make)[0]
+    return on_all_ranks(make)[rank() - local_rank()]  # Where it is on this machine.
 
 
 def training_prompts(config: Config, problems: Path, tokenizer) -> list[Prompt]:
