@@ -18,6 +18,7 @@ from opo_cli.redact import redacted
 
 PIPE_WIDTH = 100  # Columns of a table that goes into a pipe, where no terminal says its width.
 PLAIN_MARKS = 4  # Lines of progress where there is no terminal to draw a bar on.
+TURN_SECONDS = 10.0  # How long a rank lets another tell of an error and end first.
 
 
 class _Console(Console):
@@ -72,10 +73,16 @@ def warn(message: str) -> None:
 def complain(message: str, hint: str) -> None:
     """The two lines of an error. Unwrapped, so that a script can read them."""
     if not is_joined() and local_rank():
-        return  # So far all ranks of a machine find the same.
+        give_way()  # So far all ranks of a machine find the same; if not, ours is told.
     who = f"rank {rank()}: " if rank() else ""
     err.print(f"[bold red]error:[/] {_line(who + message)}", soft_wrap=True)
     err.print(f"[bold cyan]hint:[/] {_line(hint)}", soft_wrap=True)
+
+
+def give_way() -> None:
+    """Lets the rank that tells of an error end first: torchrun, which then ends this one, blames
+    whoever ends first, and would end the other before it has told anything."""
+    time.sleep(TURN_SECONDS)
 
 
 Update = Callable[[float, str], None]

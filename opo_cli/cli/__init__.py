@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 
 from opo_cli import __version__
 from opo_cli.cli import check, compare, doctor, eval, grade, lab, list, prepare, replay, show, train
-from opo_cli.console import complain
+from opo_cli.console import complain, give_way
 from opo_cli.errors import OpoError, OtherRankError
 from opo_cli.interrupt import Interrupts
 
@@ -103,7 +103,7 @@ def _main(arguments: Sequence[str]) -> int:
         _check_arguments(arguments)
         return app(args=arguments, prog_name="opo", standalone_mode=False) or 0
     except OtherRankError:
-        pass  # It has complained.
+        give_way()
     except OpoError as error:
         complain(error.message, error.hint)
     except SystemExit as ended:  # Typer's way to take it that the reader of a pipe has gone.
