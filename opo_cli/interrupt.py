@@ -7,7 +7,9 @@ backward pass, fsync) is heard behind it.
 from __future__ import annotations
 
 import math
+import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,8 @@ from typing import ClassVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO_SECONDS = 5.0  # torchrun hands on to its ranks what the terminal has sent them already.
+
+DEAF_SECONDS = 60.0  # Of one call, such as a wait on a GPU for a rank that is dead.
 
 
 class Interrupted(KeyboardInterrupt):
@@ -51,6 +55,7 @@ class Interrupts:
         self._since = 0.0
         self._is_held = self._is_abandonable = False
         self._seconds = math.inf
+        self._has_heard = threading.Event()
 
     @contextmanager
     def installed(self) -> Iterator[Interrupts]:
@@ -111,6 +116,7 @@ class Interrupts:
             self._is_abandonable = False
 
     def _receive(self, number: int, frame) -> None:
+        self._has_heard.set()
         if self.first is not None:
             if self.is_shared and time.monotonic() - self._since < ECHO_SECONDS:
                 return
@@ -142,13 +148,28 @@ def abandonable() -> Iterator[None]:
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Around the work of several ranks; see `Interrupts.is_shared`."""
+    """Around the work of several ranks; see `Interrupts.is_shared`. A signal that is not heard for
+    `DEAF_SECONDS` ends the process: what it waits for may never come."""
     active = Interrupts._active
     if active is None:
         yield
         return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end_if_deaf, args=(active, reading), daemon=True).start()
     active.is_shared = True
     try:
         yield
     finally:
         active.is_shared = False
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+
+
+def _end_if_deaf(active: Interrupts, reading: int) -> None:
+    """`reading`: tells each signal at once, wherever the main thread is."""
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        while number := pipe.read(1):
+            if number[0] in SIGNALS and not active._has_heard.wait(DEAF_SECONDS):
+                os._exit(128 + number[0])

@@ -43,7 +43,9 @@ def program() -> str:
     """How a user starts what we are."""
     if not is_launched():
         return "opo"
-    return f"torchrun --nproc-per-node {num_local_ranks()} -m opo_cli"
+    if not is_one_machine():
+        return "torchrun ... -m opo_cli"  # The rest is not ours to know.
+    return f"torchrun --standalone --nproc-per-node {num_local_ranks()} -m opo_cli"
 
 
 def is_main() -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -100,3 +102,19 @@ def test_with_other_ranks_a_step_beyond_its_grace_saves_nothing():
             signal.raise_signal(signal.SIGTERM)
             time.sleep(5)
     assert caught.value.is_urgent
+
+
+def test_with_other_ranks_a_signal_that_is_not_heard_ends_the_process():
+    """Python runs no handler within one long call."""
+    script = (
+        "import hashlib, os, signal, threading\n"
+        "from opo_cli import interrupt\n"
+        "interrupt.DEAF_SECONDS = 0.5\n"
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "with interrupt.Interrupts().installed(), interrupt.shared():\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
+    )
+    started = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", script], timeout=120)
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert time.monotonic() - started < 60

@@ -56,7 +56,7 @@ def command(
 ) -> None:
     """Train a model by reinforcement learning, evaluate it before and after.
 
-    On several GPUs: torchrun --nproc-per-node N -m opo_cli train ...
+    On several GPUs: torchrun --standalone --nproc-per-node N -m opo_cli train ...
     """
     started = time.monotonic()
     from opo_cli.console import note

@@ -27,7 +27,7 @@ from opo_cli.model.parallel import from_main, num_ranks, on_all_ranks, on_main, 
 from opo_cli.model.policy import check_context, room_for_response
 from opo_cli.model.scores import divergence, score
 from opo_cli.model.sequences import Sequences
-from opo_cli.model.sharding import device_of
+from opo_cli.model.sharding import device_of, put_away
 from opo_cli.ranks import rank
 from opo_cli.records import source_digest
 from opo_cli.rl.objectives import k1, k3
@@ -252,6 +252,7 @@ class Evaluator:
         with out_of_memory("scoring the evaluation", self._what_to_lower(prompts, responses)):
             sequences = Sequences.pack(prompts, responses, device_of(self.policy))
             columns = self._columns(sequences)
+        put_away(self.policy)  # Beside an engine that is awake.
         shares = on_all_ranks(lambda: self._samples(graded, columns, version))
         return [samples for share in shares for samples in share]
 

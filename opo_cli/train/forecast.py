@@ -119,7 +119,7 @@ def fit_line(found: Forecast) -> str:
     device = found.device
     told = f"{in_words(num_bytes)} at most ({phase}) of {in_words(device.num_bytes)}, {device.name}"
     if (ranks := num_ranks(found.config)) > 1:
-        told += f" (one of {ranks})"
+        told += f", one rank of {ranks}"
     if fits(found.parts, device):
         return f"{told}: fits"
     settings = what_to_lower(found.config, found.shape, device, found.engine)

@@ -95,7 +95,7 @@ def test_what_cannot_fit():
 def test_one_of_several():
     found = foreseen(GPU, "model.path=Qwen/Qwen2.5-Math-7B", "runtime.num_gpus=8")
     assert memory_table(found).title == "memory of the worst step, GB, one rank of 8"
-    assert "of 80.0 GB, NVIDIA H100 80GB HBM3 (one of 8)" in fit_line(found)
+    assert "of 80.0 GB, NVIDIA H100 80GB HBM3, one rank of 8" in fit_line(found)
     assert dict(lines(found))["worst step"].startswith(
         "24 rows of 1024 + 96 tokens on each of 8 ranks = 26,880; "
     )
