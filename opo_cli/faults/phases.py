@@ -14,7 +14,7 @@ PHASES = {
     "train/checkpoint.py:load": "resuming",
     "records.py:go_back": "resuming",
     "train/rollouts.py:sample_groups": "rollout",
-    "train/rollouts.py:with_greedy_rewards": "rollout",
+    "train/rollouts.py:greedy_answers": "rollout",
     "train/measure.py:sample_probe": "rollout",
     "grading/pool.py:grade": "grading",
     "train/step.py:score_batch": "scoring",

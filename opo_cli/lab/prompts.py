@@ -12,7 +12,7 @@ from opo_cli.data.benchmarks import benchmark_row, load_benchmark
 from opo_cli.data.prompts import make_prompts, resolve_template
 from opo_cli.data.sources import LAB_STREAM
 from opo_cli.lab.settings import Request, check_count
-from opo_cli.train.loop import training_prompts
+from opo_cli.train.beginning import training_prompts
 from opo_cli.types import Prompt
 
 

@@ -16,9 +16,8 @@ import torch
 from opo_cli.certificate import KEY, certificate_of
 from opo_cli.config import Config
 from opo_cli.console import note, progress, warn
-from opo_cli.data.benchmarks import benchmark_title, load_benchmark
-from opo_cli.data.prompts import make_prompts, resolve_template
-from opo_cli.data.sources import TrainingPrompts, load_problems
+from opo_cli.data.benchmarks import benchmark_title
+from opo_cli.data.sources import TrainingPrompts
 from opo_cli.errors import NotFiniteError, OpoError, OtherRankError
 from opo_cli.evaluate.run import Evaluator, check_requests, over_all
 from opo_cli.files import read_json, remove_folder, sync_tree, write_json
@@ -32,13 +31,14 @@ from opo_cli.model.policy import check_context, choose_device
 from opo_cli.model.precision import Precision
 from opo_cli.model.shape import Shape, shape_of
 from opo_cli.model.sharding import load_to_shard
-from opo_cli.ranks import is_joined, local_rank, program, rank
-from opo_cli.records import RunFolder, cache_folder, check_cache
+from opo_cli.ranks import is_joined, program
+from opo_cli.records import RunFolder, cache_folder
 from opo_cli.report.live import TrainView
 from opo_cli.report.spending import Spending
 from opo_cli.rollout.engine import Engine, check_tensor_parallel, engine_settings
 from opo_cli.rollout.revival import start_engine
 from opo_cli.train.batch import ledger_columns, merged_columns
+from opo_cli.train.beginning import prepared, training_prompts
 from opo_cli.train.best import best_step, load_best, save_best
 from opo_cli.train.budget import evaluation_bytes
 from opo_cli.train.check import worst_step
@@ -49,8 +49,7 @@ from opo_cli.train.outputs import start_run
 from opo_cli.train.plan import asked_engine, engine_of
 from opo_cli.train.snapshots import save_snapshot
 from opo_cli.train.step import StepResult, training_step
-from opo_cli.train.warmstart import prepare
-from opo_cli.types import GRADER_FAILURES, Prompt
+from opo_cli.types import GRADER_FAILURES
 
 
 class Trainer:
@@ -62,7 +61,7 @@ class Trainer:
         """`started`: by the monotonic clock, when the process began to get ready; None: now."""
         started = time.monotonic() if started is None else started
         self.config, self.folder, self.view = config, folder, view
-        problems, self.model_path = _prepared(config)
+        problems, self.model_path = prepared(config)
         self.device, _ = choose_device(config.runtime.device)
         precision = Precision.of(config.model)
         policy, self.tokenizer = load_to_shard(self.model_path, self.device, precision)
@@ -426,51 +425,6 @@ class Trainer:
         from_main(lambda: sync_tree(self.folder.path))
         save_policy(self.learner.policy, self.tokenizer, self.folder.model)
         from_main(lambda: remove_folder(self.folder.checkpoints))
-
-
-def _prepared(config: Config) -> tuple[Path, str]:
-    """See `prepare`; on each machine one rank makes what is missing.
-
-    Raises:
-        OpoError: see `prepare`; or a benchmark cannot be had: told now, not later.
-    """
-
-    def make() -> tuple[Path, str] | None:
-        if local_rank():
-            return None
-        if config.eval.benchmarks:
-            check_cache()  # It keeps the initial policy's samples.
-        for name in config.eval.every_benchmark:
-            load_benchmark(name, config.eval.columns)
-        return prepare(config)
-
-    return on_all_ranks(make)[rank() - local_rank()]  # Where it is on this machine.
-
-
-def training_prompts(config: Config, problems: Path, tokenizer) -> list[Prompt]:
-    """Raises OpoError where every prompt is longer than `data.max_prompt_tokens`."""
-    data = config.data
-    template = resolve_template(
-        data.template,
-        tokenizer,
-        is_embedded=not data.source,
-        answer_format=data.answer_format,
-    )
-    prompts = make_prompts(load_problems(problems), template, tokenizer)
-    kept = [prompt for prompt in prompts if len(prompt.token_ids) <= data.max_prompt_tokens]
-    if not kept:
-        shortest = min(len(prompt.token_ids) for prompt in prompts)
-        raise OpoError(
-            f"data.max_prompt_tokens = {data.max_prompt_tokens}: the shortest of "
-            f"{len(prompts)} training prompts has {shortest} tokens",
-            f"--set data.max_prompt_tokens={shortest} or more",
-        )
-    if len(kept) < len(prompts):
-        note(
-            f"{len(prompts) - len(kept)} of {len(prompts)} training prompts are longer than "
-            f"{data.max_prompt_tokens} tokens and left out"
-        )
-    return kept
 
 
 def train(

@@ -17,6 +17,7 @@ from tests.distributed import launch
 from tests.distributed.test_training import differences
 
 TRAIN = ("-m", "opo_cli", "train", "--preset", "smoke", "--steps", "8", "--out")
+AGAIN = "torchrun --standalone --nproc-per-node 2 -m opo_cli train --resume --out"
 PLAIN = ("--set", "eval.benchmarks=[]", "--set", "eval.validation=[]")
 RARELY = ("--set", "checkpoint.every=100")
 
@@ -104,7 +105,7 @@ def test_a_signal_saves_what_all_ranks_have(number, is_for_all: bool, whole: Pat
     assert code == 1
     done = num_steps(out)
     assert f"stopped after step {done} of 8\n" in said
-    assert f"go on: torchrun --standalone --nproc-per-node 2 -m opo_cli train --resume --out {out}\n" in said
+    assert f"go on: {AGAIN} {out}\n" in said
     assert [path.name for path in RunFolder(out).checkpoints.iterdir()] == [f"step-{done:06d}"]
     code, said = launch.run("-m", "opo_cli", "train", "--resume", "--out", str(out), ranks=3)
     assert code == 0, said
@@ -118,10 +119,9 @@ def test_an_error_of_one_rank_ends_all_with_its_message(tmp_path: Path):
         code, said = launch.end(process, timeout=120)
         assert code == 1
         told = [line for line in said.splitlines() if line.startswith(("error:", "hint:"))]
-        again = f"torchrun --standalone --nproc-per-node 2 -m opo_cli train --resume --out {tmp_path / place}"
         assert told == [
             f"error: rank 1: step 1: no {place} today",
-            f"hint: {again} goes on; another day",
+            f"hint: {AGAIN} {tmp_path / place} goes on; another day",
         ]
 
 
