@@ -192,11 +192,11 @@ def test_measuring_noise_changes_no_gradient(graded, policy_and_tokenizer):
 def test_halves_are_whole_groups(graded, policy_and_tokenizer):
     config = config_of()
     batch = batch_of(graded, config, learner_of(config, policy_and_tokenizer[0]))
-    parts = halves(batch)
+    parts = halves(batch, torch.arange(batch.num_groups))
     assert [count for _, count in parts] == [4, 4]
     assert sorted(torch.cat([rows for rows, _ in parts]).tolist()) == list(range(len(batch)))
     one_group = batch.select((batch.groups == 3).nonzero().squeeze(-1))
-    assert len(halves(one_group)) == 1
+    assert len(halves(one_group, one_group.places.unique())) == 1
 
 
 # --- counts -----------------------------------------------------------------------------------

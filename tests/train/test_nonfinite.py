@@ -19,6 +19,7 @@ from opo_cli.model.policy import load_policy
 from opo_cli.presets import resolve
 from opo_cli.rl.objectives import KL_ESTIMATORS
 from opo_cli.train.batch import collate
+from opo_cli.train.checkpoint import read_policy
 from opo_cli.train.learner import Learner, new_learner
 from opo_cli.train.measure import Meter
 from opo_cli.train.rollouts import shaped
@@ -292,12 +293,8 @@ def test_a_run_stops_after_so_many_steps_without_an_update(base, in_tmp, run_opo
     assert [step["num_skipped_updates"] for step in steps] == [1, 1, 1]
     assert newest_checkpoint(in_tmp / "run") == "step-000003"
     trained, _ = load_policy(str(base), CPU)
-    state = torch.load(
-        next((in_tmp / "run").glob("checkpoints/step-000003*/**/*.pt"), None)
-        or in_tmp / "run/checkpoints/step-000003.pt",
-        weights_only=True,
-    )
-    assert is_same(dict(state["policy"]), dict(trained.state_dict()))
+    kept = read_policy(in_tmp / "run/checkpoints/step-000003")
+    assert is_same(kept, dict(trained.named_parameters()))
 
     again = run_opo("train", "--resume", "--out", "run")  # The count goes on.
     assert again.returncode == 2
