@@ -206,7 +206,9 @@ def test_ranks_are_started_by_torchrun_and_share_the_threads(in_tmp, monkeypatch
             pool = _Pool([cell], 1, [], leash, Display([cell], 1))
             pool._start_some()
             [child] = pool.running
-            command = Path(f"/proc/{child.pid}/cmdline").read_text().split("\0")[:-1]
+            line = Path(f"/proc/{child.pid}/cmdline")
+            wait_for(lambda line=line: b"opo_cli" in line.read_bytes())  # It is empty at first.
+            command = line.read_text().split("\0")[:-1]
             found = environment_of(child.pid)[THREADS]
             child.kill()
             child.wait()
