@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 PATIENCE = 120
 
@@ -30,3 +31,22 @@ def is_alive(number: int) -> bool:
     command = ["ps", "-o", "stat=", "-p", str(number)]
     state = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     return bool(state) and not state.startswith("Z")  # A zombie waits for its new parent.
+
+
+@contextmanager
+def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts commands that speak into pipes: (words, environment); what a failed test leaves is
+    ended."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        child = subprocess.Popen(words, env=environment, stdout=pipe, stderr=pipe, text=True)
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        if child.poll() is None:
+            child.terminate()
+            child.communicate()

@@ -27,6 +27,7 @@ from opo_cli.rollout.sizes import (
     VLLM_CPU_SHARE,
     VLLM_RESERVE,
     longest_request,
+    part_of,
     vllm_cache,
 )
 
@@ -240,7 +241,7 @@ def vllm_parts(
     what `max_rows` need. Ranks that share an engine have a part of each matrix and of the heads."""
     settings, sharers = engine_settings(config), config.rollout.tensor_parallel
     weights = sum(shape.num_parameters.values()) * BYTES[settings.dtype] // sharers
-    shape = replace(shape, num_key_value_heads=max(1, shape.num_key_value_heads // sharers))
+    shape = part_of(shape, sharers)
     reserve = VLLM_RESERVE if device.is_gpu else 0
     longest = longest_request(shape, settings)
     left = (

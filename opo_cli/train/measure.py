@@ -54,8 +54,7 @@ class Meter:
     def sample_size(self, **weights: Tensor) -> None:
         """Weights (N,) whose effective sample size is wanted over the whole step."""
         for name, w in weights.items():
-            own = [w.sum().item(), w.square().sum().item(), float(w.numel())]
-            self._add_weights(name, own)
+            self._add_weights(name, [w.sum().item(), w.square().sum().item(), float(w.numel())])
 
     def _add_weights(self, name: str, three: list[float]) -> None:
         before = self._weights.get(name, [0.0] * 3)
@@ -65,14 +64,14 @@ class Meter:
         return self._means, self._sums, self._maxima, self._weights
 
     def _over_ranks(self) -> Meter:
-        whole = Meter()
+        together = Meter()
         for means, sums, maxima, weights in gathered(self._parts()):
-            whole.mean(**means)
-            whole.sum(**sums)
-            whole.largest(**maxima)
+            together.mean(**means)
+            together.sum(**sums)
+            together.largest(**maxima)
             for name, three in weights.items():
-                whole._add_weights(name, three)
-        return whole
+                together._add_weights(name, three)
+        return together
 
     def values(self) -> dict[str, float | None]:
         """Every metric over all ranks, in `METRICS` order; None where nothing was counted."""

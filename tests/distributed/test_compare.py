@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import PATIENCE, children_of, is_alive, wait_for
+from tests.processes import PATIENCE, children_of, is_alive, starting, wait_for
 
 NUM_STEPS = 16
 COMPARE = [
@@ -25,24 +25,9 @@ ON_RANKS = ("--launcher", "torchrun", "--ranks", "2")
 @pytest.fixture
 def compare(base, in_tmp):
     """Starts a comparison; what a failed test leaves ends with it."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        child = subprocess.Popen(
-            [*COMPARE, *arguments],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        if child.poll() is None:
-            child.kill()
-            child.communicate()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with starting() as start:
+        yield lambda *arguments: start([*COMPARE, *arguments], environment)
 
 
 def steps() -> list[int]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from opo_cli.cli import main
 from tests.distributed import launch
-from tests.processes import PATIENCE, children_of, is_alive, wait_for
+from tests.processes import PATIENCE, children_of, is_alive, starting, wait_for
 
 SMALL = [
     *("lab", "--preset", "smoke", "--prompts", "7", "--responses", "8", "--group-size", "2,4"),
@@ -23,24 +22,9 @@ SMALL = [
 @pytest.fixture
 def on_ranks(base, in_tmp):
     """Starts a command; what a failed test leaves is ended."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        child = subprocess.Popen(
-            launch.command("-m", "opo_cli", *arguments),
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        if child.poll() is None:
-            child.terminate()
-            child.communicate()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with starting() as start:
+        yield lambda *arguments: start(launch.command("-m", "opo_cli", *arguments), environment)
 
 
 def files_of(folder: str) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import PATIENCE, children_of, is_alive, wait_for
+from tests.processes import PATIENCE, children_of, is_alive, starting, wait_for
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCRIPT = DOCS / "slurm.sh"
@@ -44,24 +44,9 @@ def submit(base, in_tmp):
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/bash\n{body}\n")
         path.chmod(0o755)
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        job = subprocess.Popen(
-            ["bash", str(SCRIPT), *arguments],
-            env={**os.environ, **JOB, "PATH": f"{in_tmp / 'bin'}:{os.environ['PATH']}"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(job)
-        return job
-
-    yield start
-    for job in started:
-        if job.poll() is None:
-            job.terminate()
-            job.communicate()
+    environment = {**os.environ, **JOB, "PATH": f"{in_tmp / 'bin'}:{os.environ['PATH']}"}
+    with starting() as start:
+        yield lambda *arguments: start(["bash", str(SCRIPT), *arguments], environment)
 
 
 def steps() -> list[int]:
