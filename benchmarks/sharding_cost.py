@@ -28,6 +28,7 @@ from opo_cli.model.policy import choose_device, load_policy
 from opo_cli.model.precision import Precision
 from opo_cli.model.sharding import load_to_shard
 from opo_cli.presets import resolve
+from opo_cli.ranks import run_to_end
 from opo_cli.train.batch import Batch, collate
 from opo_cli.train.learner import Learner, make_reference, new_learner
 from opo_cli.train.measure import Meter
@@ -133,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_to_end(main)

@@ -1,8 +1,6 @@
 """`python -m opo_cli`, and the console script."""
 
-import os
 import signal
-import sys
 
 
 def run() -> None:
@@ -10,14 +8,9 @@ def run() -> None:
         # Ctrl-C during imports, or while Python ends, is no traceback. `main` obeys in order.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from opo_cli.cli import main
-    from opo_cli.ranks import is_joined
+    from opo_cli.ranks import run_to_end
 
-    code = main()
-    if is_joined():  # After an error: threads that wait for ranks that are gone end in no order.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    run_to_end(main)
 
 
 if __name__ == "__main__":

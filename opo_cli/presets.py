@@ -18,6 +18,7 @@ from opo_cli.algorithms import ALGORITHMS
 from opo_cli.choose import choose, did_you_mean
 from opo_cli.config import Config, Section, check
 from opo_cli.errors import OpoError
+from opo_cli.records import RunFolder
 
 MOST_SHOWN = 60  # Characters of a list or table in an error.
 
@@ -133,6 +134,22 @@ def validated(tables: Mapping[str, Any]) -> Config:
         raise _explained(error) from None
     check(config)
     return config
+
+
+def stored(folder: RunFolder) -> Config:
+    """A run's own.
+
+    Raises:
+        OpoError: its file is no config of this version.
+    """
+    tables = folder.config()
+    try:
+        return validated(tables)
+    except OpoError as error:
+        raise OpoError(
+            f"{folder.path / 'config.json'}: {error.message}",
+            "restore the file from a copy, or go on with the version that wrote it",
+        ) from None
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 INTERFACES = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
@@ -72,3 +75,26 @@ def set_joined(value: bool, num_restarts: int = 0) -> None:
 def is_joined() -> bool:
     """Whether torchrun has started us and the ranks, perhaps but one, work together."""
     return _is_joined
+
+
+def run_to_end(main: Callable[[], int | None]) -> NoReturn:
+    """Ends this process with the exit code that `main` returns, as its last work.
+
+    Python's own ending is no place for gloo's threads: one that lets go of its last tensor there
+    aborts the process (pytorch/pytorch#190489), and a successful run with it; after an error they
+    wait for ranks that are gone.
+    """
+    if not is_launched():
+        sys.exit(main())
+    try:
+        code = main() or 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if not is_joined():
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -22,6 +22,11 @@ from opo_cli.interrupt import Interrupts
 USER_ERROR = 2
 AGAIN = "then give the same command again, with --resume if a run of opo train had begun"
 FILE_ERRORS = {
+    errno.ENOENT: "nothing can be made there, or it was removed; choose another with --out",
+    errno.EFBIG: f"files may not grow larger here (ulimit -f); raise that, {AGAIN}",
+    errno.EIO: f"the disk, or what it hangs on, fails; look at it, {AGAIN}",
+    errno.ESTALE: f"the network file system has lost it; look at that, {AGAIN}",
+    errno.EMFILE: f"too many files are open (ulimit -n); raise that, {AGAIN}",
     errno.ENOSPC: f"free some space, {AGAIN}",
     errno.EDQUOT: f"your quota is used up; free some space, {AGAIN}",
     errno.EROFS: "the disk is read-only; choose another folder with --out (cache: OPO_CACHE)",

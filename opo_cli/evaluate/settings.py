@@ -11,7 +11,7 @@ from opo_cli.console import note, progress, warn
 from opo_cli.data.benchmarks import Benchmark, benchmark_row, benchmark_title, check_names
 from opo_cli.data.prompts import check_template
 from opo_cli.errors import OpoError, OtherRankError
-from opo_cli.presets import defaults, merged, parse_override, validated
+from opo_cli.presets import defaults, merged, parse_override, stored, validated
 from opo_cli.ranks import is_joined
 from opo_cli.records import RunFolder, cache_folder, check_cache
 
@@ -37,7 +37,7 @@ def eval_config(
     Raises:
         OpoError: a value that does not fit.
     """
-    start = defaults() if folder is None else validated(folder.config())
+    start = defaults() if folder is None else stored(folder)
     given: dict[str, Any] = dict(asked)
     for text in overrides:
         given = merged(given, parse_override(text))

@@ -10,7 +10,7 @@ from typing import Any
 from opo_cli.choose import choose
 from opo_cli.config import Config
 from opo_cli.errors import OpoError
-from opo_cli.presets import completed, merged, parse_override, validated
+from opo_cli.presets import merged, parse_override, stored, validated
 from opo_cli.records import RunFolder
 from opo_cli.train.snapshots import MOMENTS, list_snapshots
 
@@ -132,7 +132,7 @@ def run_config(folder: RunFolder, overrides: Iterable[str]) -> Config:
     Raises:
         OpoError: a value that does not fit.
     """
-    tables = merged(completed(folder.config()), {"rollout": {"tensor_parallel": 1}})
+    tables = merged(stored(folder).model_dump(mode="json"), {"rollout": {"tensor_parallel": 1}})
     for text in overrides:
         tables = merged(tables, parse_override(text))
     return validated(tables)

@@ -6,6 +6,7 @@ Shape legend: N responses of a prompt, k sketch.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -49,6 +50,7 @@ class PromptData:
     """(sum of lengths,) per-token logit norms, in the order of token_gram."""
 
 
+CHECKSUM = "token_gram_crc32"
 FACTS = {"settings", "code", "whole_gigabytes", "is_whole"}
 
 
@@ -134,8 +136,10 @@ class LabFolder:
         values = {field.name: getattr(prompt, field.name) for field in fields(PromptData)}
         arrays = {name: np.asarray(value) for name, value in values.items() if value is not None}
         grams = arrays.pop("token_gram", None)
-        if grams is not None:  # First: the other file makes the row.
-            write_file(self.tokens(row), lambda file: np.save(file, grams.astype(np.float32)))
+        if grams is not None:  # First: the other file makes the row, and has a checksum of this.
+            grams = np.ascontiguousarray(grams, np.float32)
+            arrays[CHECKSUM] = np.asarray(zlib.crc32(grams))
+            write_file(self.tokens(row), lambda file: np.save(file, grams))
         write_file(target, lambda file: np.savez(file, **arrays))
 
     def read(self, row: int) -> PromptData:
@@ -149,6 +153,8 @@ class LabFolder:
             values["greedy_reward"] = None if greedy is None else float(greedy)
             if "token_norms" in values:  # By far the largest: of all prompts they need not fit.
                 values["token_gram"] = np.load(self.tokens(row), mmap_mode="r")
+                if zlib.crc32(values["token_gram"]) != values.pop(CHECKSUM):
+                    raise ValueError("its products of tokens were altered")
             return PromptData(**values)
         except Exception as error:  # A damaged file surfaces as almost any type.
             raise OpoError(

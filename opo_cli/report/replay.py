@@ -14,7 +14,7 @@ from opo_cli.config import Algorithm
 from opo_cli.console import warn
 from opo_cli.errors import OpoError
 from opo_cli.ledger import told
-from opo_cli.presets import validated
+from opo_cli.presets import stored
 from opo_cli.records import RunFolder
 from opo_cli.report.labels import training_line
 from opo_cli.report.tables import Report, Table, number
@@ -160,7 +160,7 @@ def replay(folder: RunFolder, names: Sequence[str] | None, step: int | None) -> 
     Raises:
         OpoError: no such step, or an estimator that asks for what the ledger does not hold.
     """
-    replayed = Replayed(validated(folder.config()).algorithm)
+    replayed = Replayed(stored(folder).algorithm)
     steps = folder.ledger.kept() if step is None else [step]
     for place in steps:
         lines = folder.ledger.read(place, [*PER_RESPONSE, *PER_TOKEN])

@@ -14,7 +14,7 @@ from opo_cli.data.training import check_source
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.settings import check_evaluation
 from opo_cli.files import SCRATCH, write_json
-from opo_cli.presets import completed, merged, parse_override, resolve, validated
+from opo_cli.presets import completed, merged, parse_override, resolve, stored, validated
 from opo_cli.records import RUNS, RunFolder, digest, environment, shaping
 from opo_cli.train.warmstart import check_base
 
@@ -42,7 +42,7 @@ def stored_config(
     Raises:
         OpoError: it was written by a version with other keys, or edited; an unknown key or value.
     """
-    tables = merged(folder.config(), named)
+    tables = merged(stored(folder).model_dump(mode="json"), named)
     for text in overrides:
         tables = merged(tables, parse_override(text))
     return validated(tables)

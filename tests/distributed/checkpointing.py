@@ -20,7 +20,7 @@ from opo_cli.model.export import save_policy
 from opo_cli.model.parallel import joined
 from opo_cli.model.sharding import load_to_shard
 from opo_cli.presets import resolve
-from opo_cli.ranks import is_main, rank
+from opo_cli.ranks import is_main, rank, run_to_end
 from opo_cli.records import RunFolder
 from opo_cli.train.best import load_best, save_best
 from opo_cli.train.checkpoint import Checkpoints, checkpoint_path
@@ -168,9 +168,13 @@ TASKS = {
     "die sealing": lambda base, run: die(base, run, 0, "sealing"),
 }
 
-if __name__ == "__main__":
-    base, *rest = sys.argv[1:]
+
+def main(base: str, *rest: str) -> None:
     torch.set_num_threads(1)
     with joined("cpu", 60):
         for task, folder in zip(rest[::2], rest[1::2], strict=True):
             TASKS[task](base, RunFolder(Path(folder)))
+
+
+if __name__ == "__main__":
+    run_to_end(lambda: main(*sys.argv[1:]))

@@ -25,7 +25,7 @@ from opo_cli.model.policy import FLOAT32
 from opo_cli.model.scores import token_scores
 from opo_cli.model.sequences import Sequences
 from opo_cli.model.sharding import load_to_shard, put_away, shard, whole_state
-from opo_cli.ranks import rank
+from opo_cli.ranks import rank, run_to_end
 from opo_cli.rollout import delivery
 from opo_cli.rollout.engine import EngineSettings, create_engine
 from opo_cli.rollout.replica import empty
@@ -281,12 +281,17 @@ def late(check: Check) -> None:
 
 CHECKS = {f.__name__: f for f in (transformers, corrupted, vllm, dying, late)}
 
-if __name__ == "__main__":
-    name, folder = sys.argv[1], Path(sys.argv[2])
+
+def main(name: str, folder: str) -> int:
     try:
         with joined("cpu", 120):
-            check = Check(folder)
+            check = Check(Path(folder))
             CHECKS[name](check)
-            (folder / f"{rank()}.pkl").write_bytes(pickle.dumps(check.facts))
+            (check.folder / f"{rank()}.pkl").write_bytes(pickle.dumps(check.facts))
     except OtherRankError:
-        sys.exit(2)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    run_to_end(lambda: main(*sys.argv[1:]))

@@ -6,7 +6,7 @@ import sys
 
 from opo_cli.cli import main
 from opo_cli.errors import OpoError
-from opo_cli.ranks import rank
+from opo_cli.ranks import rank, run_to_end
 from opo_cli.report.live import TrainView
 
 
@@ -21,4 +21,5 @@ if __name__ == "__main__":
         TrainView.rollout = lambda view, finished, total: fail(where)
     else:
         TrainView.updating = lambda view: fail(where)
-    sys.exit(main(["train", "--preset", "smoke", "--set", "eval.benchmarks=[]", "--out", out]))
+    arguments = ["train", "--preset", "smoke", "--set", "eval.benchmarks=[]", "--out", out]
+    run_to_end(lambda: main(arguments))

@@ -21,7 +21,7 @@ from opo_cli.model.parallel import gathered, joined, whole
 from opo_cli.model.policy import load_policy
 from opo_cli.model.sharding import load_to_shard
 from opo_cli.presets import resolve
-from opo_cli.ranks import is_main, rank
+from opo_cli.ranks import is_main, rank, run_to_end
 from opo_cli.rollout.engine import EngineSettings, create_engine
 from opo_cli.train.batch import Batch, collate
 from opo_cli.train.learner import Learner, make_reference, new_learner
@@ -101,4 +101,4 @@ def main(base: str, algorithm: str, file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_to_end(lambda: main(*sys.argv[1:]))

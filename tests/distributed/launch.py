@@ -10,6 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+ONLY_RANK = {
+    "TORCHELASTIC_RUN_ID": "test",
+    "MASTER_ADDR": "localhost",
+    "MASTER_PORT": "0",
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_WORLD_SIZE": "1",
+}
+"""What torchrun tells the only rank of a run."""
 
 
 def command(*arguments: str, ranks: int = 2, restarts: int = 0) -> list[str]:
@@ -45,3 +55,14 @@ def end(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, said
+
+
+def run_ranked(script: str) -> subprocess.CompletedProcess[str]:
+    """A script as torchrun starts the only rank of a run."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | ONLY_RANK,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )

@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -172,32 +171,13 @@ with joined("cpu", 60):
 """
 
 
-def test_the_end_is_told_where_talk_is_dropped(run_ranked):
-    result = run_ranked(HANGING)
+def test_the_end_is_told_where_talk_is_dropped():
+    result = launch.run_ranked(HANGING)
     assert result.returncode == 2
     assert result.stdout + result.stderr == (
         "error: a thing is not over after 2 s\n"
         f"hint: {RESUME_HINT}; --set runtime.timeout_seconds=N waits longer\n"
     )
-
-
-@pytest.fixture
-def run_ranked():
-    """A script as torchrun starts the only rank of a run."""
-
-    def run(script: str) -> subprocess.CompletedProcess[str]:
-        as_torchrun = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "localhost"}
-        as_torchrun |= {"MASTER_PORT": "0", "RANK": "0", "LOCAL_RANK": "0"}
-        as_torchrun |= {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-        return subprocess.run(
-            [sys.executable, "-c", script],
-            env=os.environ | as_torchrun,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    return run
 
 
 @pytest.mark.skipif(OBSTACLE is not None, reason=OBSTACLE[0] if OBSTACLE else "")

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from opo_cli.model.parallel import joined
 from opo_cli.presets import resolve
+from opo_cli.ranks import run_to_end
 from opo_cli.records import RunFolder
 from opo_cli.report.live import TrainView
 from opo_cli.train.loop import train
@@ -35,4 +36,4 @@ def main(folder: str, steps: str, *tasks: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_to_end(lambda: main(*sys.argv[1:]))

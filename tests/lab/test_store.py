@@ -69,9 +69,11 @@ def test_products_of_tokens_stay_on_the_disk(tmp_path):
     found = folder.read(0).token_gram
     assert isinstance(found, np.memmap)
     np.testing.assert_array_equal(found, gram)
-    folder.tokens(0).write_bytes(folder.tokens(0).read_bytes()[:140])
-    with pytest.raises(OpoError, match=r"000000\.npz' does not load"):
-        folder.read(0)
+    whole = folder.tokens(0).read_bytes()
+    for damaged in (whole[:140], whole[:-3] + b"?" + whole[-2:]):
+        folder.tokens(0).write_bytes(damaged)
+        with pytest.raises(OpoError, match=r"000000\.npz' does not load"):
+            folder.read(0)
 
 
 def test_a_whole_lab_comes_back_in_order(tmp_path):

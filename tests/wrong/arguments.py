@@ -237,6 +237,12 @@ ROWS = [
         hint="choose --out",
     ),
     Wrong(
+        line="train --preset smoke --out /proc/run",
+        error="cannot open or write '/proc/run': No such file or directory",
+        hint="nothing can be made there, or it was removed; choose another with --out",
+        needs_torch=True,
+    ),
+    Wrong(
         line="train --preset smoke --out ''",
         error="an argument is empty: --out ''",
         hint="give it a value, or leave it out",

@@ -26,6 +26,12 @@ ROWS = [
         makes=(file("run/config.json", "{"),),
     ),
     Wrong(
+        line="train --out unfinished --resume",
+        error="unfinished/config.json: unknown config key 'rollout.temperatur'",
+        hint="restore the file from a copy, or go on with the version that wrote it",
+        makes=(edited("unfinished/config.json", lambda c: c["rollout"].update(temperatur=1.0)),),
+    ),
+    Wrong(
         line="show run",
         error="run/config.json is not as it was written: [] is no table",
         hint="restore the file from a copy, or remove the run",
@@ -87,8 +93,8 @@ ROWS = [
     ),
     Wrong(
         line="train --resume --out run",
-        error="unknown config key 'optim.lr'",
-        hint="known keys: learning_rate, beta1, beta2, weight_decay, max_gradient_norm, max_skipped_steps",
+        error="run/config.json: unknown config key 'optim.lr'",
+        hint="restore the file from a copy, or go on with the version that wrote it",
         makes=(edited("run/config.json", lambda c: c["optim"].update(lr=1)),),
     ),
     Wrong(
@@ -99,8 +105,8 @@ ROWS = [
     ),
     Wrong(
         line="train --resume --out run",
-        error="optim.learning_rate = 'fast': input should be a valid number",
-        hint="--set optim.learning_rate=VALUE; AdamW, constant.",
+        error="run/config.json: optim.learning_rate = 'fast': input should be a valid number",
+        hint="restore the file from a copy, or go on with the version that wrote it",
         makes=(edited("run/config.json", lambda c: c["optim"].update(learning_rate="fast")),),
     ),
     Wrong(
@@ -432,14 +438,14 @@ ROWS = [
     ),
     Wrong(
         line="eval tiny-easy --run run",
-        error="unknown config key 'optim.lr'",
-        hint="known keys: learning_rate, beta1, beta2, weight_decay, max_gradient_norm, max_skipped_steps",
+        error="run/config.json: unknown config key 'optim.lr'",
+        hint="restore the file from a copy, or go on with the version that wrote it",
         makes=(edited("run/config.json", lambda c: c["optim"].update(lr=1)),),
     ),
     Wrong(
         line="eval tiny-easy --run run",
-        error="optim.learning_rate = 'fast': input should be a valid number",
-        hint="--set optim.learning_rate=VALUE; AdamW, constant.",
+        error="run/config.json: optim.learning_rate = 'fast': input should be a valid number",
+        hint="restore the file from a copy, or go on with the version that wrote it",
         makes=(edited("run/config.json", lambda c: c["optim"].update(learning_rate="fast")),),
     ),
 ]
