@@ -23,13 +23,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
+from opo_cli.host import peak_resident_bytes
 from opo_cli.lab import gradients
 from opo_cli.lab.gradients import Layout, Vectors
 from opo_cli.lab.measure import Lab
 from opo_cli.lab.parameters import measured_parameters
 from opo_cli.lab.plan import plan_lab, training_file
 from opo_cli.lab.settings import CODE, PolicySource, Request
-from opo_cli.model.device import peak_resident_bytes
 from opo_cli.model.sequences import Sequences
 from opo_cli.presets import resolve
 from opo_cli.records import source_digest

@@ -17,11 +17,12 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from opo_cli.lab.arms import REFERENCE, chosen
-from opo_cli.lab.intervals import LEVEL, LOG, Interval, bootstrap_weights, jackknife
+from opo_cli.lab.intervals import LOG, Interval, bootstrap_weights, jackknife
 from opo_cli.lab.moments import moments_of
 from opo_cli.lab.pool import draw, make_pool
 from opo_cli.lab.store import LabData, PromptData
 from opo_cli.lab.verdict import ratio_sums, relative_noise
+from opo_cli.report.estimate import LEVEL
 
 SETTINGS: dict[str, dict] = {
     "p even, c 1": {"beta": (1, 1), "longer": 1.6, "exponent": 1.0},

@@ -39,7 +39,6 @@ SAMPLERS = (  # (dtype, head)
     ("bfloat16", "float32"),
 )
 SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-HEAD = "sampler  head  trainer  head     mean      p99      max        k3  min r  max r    ESS"
 TRAINERS = (("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32"))
 
 

@@ -40,7 +40,7 @@ import torch
 from rich.console import Console
 from scipy.optimize import nnls
 
-from opo_cli.config import Config
+from opo_cli.config import Config, changed
 from opo_cli.model.device import GIGABYTE, Device
 from opo_cli.model.lookup import KNOWN, find_shape
 from opo_cli.model.parallel import balanced, share_of
@@ -49,14 +49,13 @@ from opo_cli.model.shape import BYTES, Shape, shape_of
 from opo_cli.presets import resolve
 from opo_cli.records import RunFolder
 from opo_cli.report.tables import print_tables
-from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rollout.engine import engine_settings
-from opo_cli.train.budget import changed, load_of, memory_parts
+from opo_cli.rollout.transformers_engine import COMPACT_BELOW
+from opo_cli.train.budget import load_of, memory_parts
 from opo_cli.train.forecast import Forecast, fit_line, memory_table
 from opo_cli.train.outputs import stored_config
 from opo_cli.train.speed import BANDWIDTH_SHARE, COMPUTE_SHARE, PEAKS
 
-COMPACT_BELOW = 7 / 8  # As `transformers_engine`: ended rows leave the batch.
 OPTIMIZER_BYTES = 40  # Per weight: norm, clipping, and AdamW's reads and writes in fp32.
 LINK_SHARE = 0.7  # Our assumption: what collectives get of a link.
 TOKEN_SECONDS = 3e-3  # Our assumption: vLLM's scheduler and sampler, beside the GPU's work.
@@ -383,19 +382,14 @@ def rounds(model: Model, responses: Responses, num_parts: int) -> Iterator[list]
             yield [found[place] for found in each if place < len(found)]
 
 
-def _critic(config: Config) -> bool:
-    return ADVANTAGES[config.algorithm.advantage].needs_critic
-
-
 def score(model: Model, responses: Responses) -> Passes:
     """Forward passes before the update, as `speed.score_flops` counts them."""
     found, algorithm = Passes(), model.config.algorithm
-    is_early = algorithm.kl_in == "reward" or ADVANTAGES[algorithm.advantage].needs_logit_norms
-    number = (algorithm.kl_in != "none") + (is_early or not model.config.has_one_update)
+    number = (algorithm.kl_in != "none") + model.config.scores_before_update
     for of_ranks in rounds(model, responses, 1):
         for _ in range(number):
             found.add(model, of_ranks, has_gradient=False)
-        if _critic(model.config):
+        if model.config.algorithm.estimator.needs_critic:
             found.add(model, of_ranks, has_gradient=False, has_head=False)
     return found
 
@@ -407,10 +401,10 @@ def update(model: Model, responses: Responses, num_parts: int) -> Passes:
         groups = share_of(count, place, minibatches)
         for of_ranks in rounds(model, responses.of(groups), num_parts):
             found.add(model, of_ranks, has_gradient=True)
-            if _critic(model.config):
+            if model.config.algorithm.estimator.needs_critic:
                 found.add(model, of_ranks, has_gradient=True, has_head=False)
     shard = model.weights / (model.num_ranks if model.is_sharded else 1)
-    steps = minibatches * (1 + _critic(model.config))
+    steps = minibatches * (1 + model.config.algorithm.estimator.needs_critic)
     optimizer = steps * shard * OPTIMIZER_BYTES * model.machine.moved
     for name in ("seconds", "compute", "own"):
         setattr(found, name, getattr(found, name) + optimizer)

@@ -49,7 +49,7 @@ import numpy as np
 from scipy.special import betaincinv, expit, logit
 
 from opo_cli.report.statistics import Difference, difference
-from opo_cli.report.verdict import LEVEL, MOST_SEEDS, Verdict, plan, verdicts
+from opo_cli.report.verdict import ALPHA, MOST_SEEDS, Verdict, plan, verdicts
 
 NUM_ARMS, NUM_BENCHMARKS = 3, 2
 PAIRS = list(combinations(range(NUM_ARMS), 2))
@@ -255,14 +255,14 @@ def true_difference(setting: Setting) -> Difference:
 def planned(setting: Setting, repeats: int) -> tuple[int, int, float]:
     """(seeds, problems, how often the margin is found with them), from the true components."""
     size = len(PAIRS) * NUM_BENCHMARKS
-    seeds, problems = plan(true_difference(setting), MARGIN, LEVEL / size)
+    seeds, problems = plan(true_difference(setting), MARGIN, ALPHA / size)
     problems = problems or setting.problems
     rng, found = np.random.default_rng(2), []
     for table in Population(setting, [MARGIN, 0.0, 0.0], NUM_BENCHMARKS).tables(
         rng, repeats, seeds, problems
     ):
         told = verdicts(family(table), MARGIN)[: 2 * NUM_BENCHMARKS]
-        found.append(np.mean([v.p_holm < LEVEL and v.difference.mean > 0 for v in told]))
+        found.append(np.mean([v.p_holm < ALPHA and v.difference.mean > 0 for v in told]))
     return seeds, problems, float(np.mean(found))
 
 

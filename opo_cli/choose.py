@@ -1,7 +1,7 @@
 """Look-up by name, with "did you mean"."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from opo_cli.errors import OpoError
@@ -14,11 +14,19 @@ def choose(name: str, table: Mapping[str, Row], what: str) -> Row:
     """The row called `name`.
 
     Raises:
-        OpoError: no such row; the hint names the nearest one, or all.
+        OpoError: no such row; see `check_known`.
     """
-    if name in table:
-        return table[name]
-    raise OpoError(f"unknown {what} '{name}'", did_you_mean(name, table, what))
+    check_known(name, table, what)
+    return table[name]
+
+
+def check_known(name: str, names: Collection[str], what: str) -> None:
+    """
+    Raises:
+        OpoError: `name` is none of `names`; the hint names the nearest one, or all.
+    """
+    if name not in names:
+        raise OpoError(f"unknown {what} '{name}'", did_you_mean(name, names, what))
 
 
 def did_you_mean(name: str, names: Iterable[str], what: str) -> str:

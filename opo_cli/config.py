@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from opo_cli.choose import choose
+from opo_cli.choose import check_known, choose
 from opo_cli.errors import OpoError
-from opo_cli.rl.advantages import ADVANTAGES, TOKEN_LINEAR
+from opo_cli.rl.advantages import ADVANTAGES, TOKEN_LINEAR, Advantage
 from opo_cli.rl.objectives import KL_ESTIMATORS, LOSSES, REDUCTIONS, clipped_gradients
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -267,6 +268,11 @@ class Algorithm(Section):
     """A new value may leave the old one by this much, in reward (critic only)."""
     allow_mismatched_reduction: bool = False
     """Take a reduction that the estimator or the loss is not meant for."""
+
+    @property
+    def estimator(self) -> Advantage:
+        """The row of `advantage`."""
+        return ADVANTAGES[self.advantage]
 
     @property
     def misfit(self) -> tuple[str, str] | None:
@@ -530,6 +536,14 @@ class Config(Section):
         return self.algorithm.minibatches_per_step == 1
 
     @property
+    def scores_before_update(self) -> bool:
+        """Whether the policy's logprobs at rollout time are computed before the update: where they
+        are not the update's own, or the estimator or the reward asks for them earlier."""
+        algorithm = self.algorithm
+        is_early = algorithm.kl_in == "reward" or algorithm.estimator.needs_logit_norms
+        return is_early or not self.has_one_update
+
+    @property
     def off_policy_reasons(self) -> list[str]:
         """Why no step of this config can be exact on-policy, in words; empty where it can."""
         algorithm, rollout = self.algorithm, self.rollout
@@ -542,6 +556,21 @@ class Config(Section):
         return [reason for reason, is_so in found.items() if is_so]
 
 
+def value_at(config: Config, key: str) -> Any:
+    """`key`: `section.key`."""
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def changed(config: Config, settings: Mapping[str, Any]) -> Config:
+    """With other values at `section.key`, unchecked."""
+    for key, value in settings.items():
+        section, name = key.split(".")
+        part = getattr(config, section).model_copy(update={name: value})
+        config = config.model_copy(update={section: part})
+    return config
+
+
 def check(config: Config) -> None:
     """Settings that must fit together.
 
@@ -551,8 +580,8 @@ def check(config: Config) -> None:
     algorithm, rollout = config.algorithm, config.rollout
     advantage = choose(algorithm.advantage, ADVANTAGES, "advantage estimator")
     loss = choose(algorithm.loss, LOSSES, "loss")
-    choose(algorithm.reduction, REDUCTIONS, "reduction")
-    choose(algorithm.kl_estimator, KL_ESTIMATORS, "KL estimator")
+    check_known(algorithm.reduction, REDUCTIONS, "reduction")
+    check_known(algorithm.kl_estimator, KL_ESTIMATORS, "KL estimator")
     if algorithm.gamma != 1 and not advantage.uses_gamma:
         discounting = [name for name, row in ADVANTAGES.items() if row.uses_gamma]
         raise OpoError(

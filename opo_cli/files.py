@@ -22,8 +22,24 @@ from typing import Any, BinaryIO
 from opo_cli.errors import OpoError
 
 SCRATCH = ".writing-"
+STEP_PREFIX = "step-"
 MANIFEST = "manifest.json"
 """{"files": {name: {"bytes": n, "sha256": hex}}}, of every other file of a sealed folder."""
+
+
+def step_name(step: int, prefix: str = STEP_PREFIX) -> str:
+    """As a file or folder of a step is called: `step-000020`, in order by name."""
+    return f"{prefix}{step:06d}"
+
+
+def step_of(path: Path) -> int:
+    """Of a path with such a name, with or without a suffix."""
+    return int(path.stem.rpartition("-")[2])
+
+
+def nearest_existing(path: Path) -> Path:
+    """`path`, or the nearest of its parents that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 @contextmanager
@@ -143,9 +159,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise OpoError(
-            f"{path} is not valid JSON: {error}", "restore it or remove the run"
-        ) from None
+        raise OpoError(f"{path} is not valid JSON: {error}", "restore or remove it") from None
 
 
 # --- sealed folders -------------------------------------------------------------------------------

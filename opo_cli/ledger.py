@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opo_cli.errors import OpoError
-from opo_cli.files import write_file, write_text
+from opo_cli.files import STEP_PREFIX, step_name, step_of, write_file, write_text
 
 if TYPE_CHECKING:
     import pyarrow
 
-PREFIX = "step-"
 FOOTER = b"opocrc32"  # Stands before the footer's checksum.
 STRIDE = "stride"
 """File that says how many steps lie between those that are kept, once they are too many."""
@@ -72,13 +71,13 @@ class Ledger:
         self.folder = folder
 
     def path(self, step: int) -> Path:
-        return self.folder / f"{PREFIX}{step:06d}.parquet"
+        return self.folder / f"{step_name(step)}.parquet"
 
     def steps(self) -> list[int]:
         """The steps whose rollouts are there, oldest first."""
-        found = self.folder.glob(f"{PREFIX}*.parquet") if self.folder.is_dir() else []
-        numbers = [path.stem.removeprefix(PREFIX) for path in found]
-        return sorted(int(number) for number in numbers if number.isdecimal())
+        found = self.folder.glob(f"{STEP_PREFIX}*.parquet") if self.folder.is_dir() else []
+        ours = [path for path in found if path.stem.removeprefix(STEP_PREFIX).isdecimal()]
+        return sorted(map(step_of, ours))
 
     def kept(self) -> list[int]:
         """The steps, at least one.

@@ -47,7 +47,10 @@ METRICS: dict[str, Metric] = {
     "masked": Metric("masked", "share of trained-on responses without a loss token", "share"),
     "truncated": Metric("truncated", "share of responses cut at max_new_tokens", "share", "lower"),
     "no_answer": Metric(
-        "no answer", "share of responses that finished without a box", "share", "lower"
+        "no answer",
+        "share of responses with nothing where the answer should stand",
+        "share",
+        "lower",
     ),
     **{
         f"grader_{reason}": Metric(

@@ -17,10 +17,8 @@ from pydantic import ValidationError
 from opo_cli.algorithms import ALGORITHMS
 from opo_cli.choose import choose, did_you_mean
 from opo_cli.config import Config, Section, check
-from opo_cli.errors import OpoError
+from opo_cli.errors import OpoError, brief
 from opo_cli.records import RunFolder
-
-MOST_SHOWN = 60  # Characters of a list or table in an error.
 
 
 def presets_folder() -> Path:
@@ -62,6 +60,11 @@ def parse_override(text: str) -> dict[str, Any]:
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
     return parsed
+
+
+def set_options(overrides: Iterable[str]) -> list[str]:
+    """`--set TEXT` for each, as a command takes them."""
+    return [part for text in overrides for part in ("--set", text)]
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,9 +177,7 @@ def _explained(error: ValidationError) -> OpoError:
         return OpoError(
             f"{key}: {first['ctx']['error']}", f"change {where} in the preset or by --set"
         )
-    shown = repr(value)
-    if not isinstance(value, str) and len(shown) > MOST_SHOWN:  # A whole table of settings.
-        shown = f"{shown[:MOST_SHOWN]}..."
+    shown = repr(value) if isinstance(value, str) else brief(value)
     return OpoError(f"{key} = {shown}: {first['msg'].lower()}", _remedy(setting))
 
 

@@ -23,7 +23,15 @@ from typing import Any
 
 from opo_cli.choose import did_you_mean
 from opo_cli.errors import OpoError
-from opo_cli.files import read_json, remove_folder, sweep, write_text
+from opo_cli.files import (
+    STEP_PREFIX,
+    nearest_existing,
+    read_json,
+    remove_folder,
+    step_name,
+    sweep,
+    write_text,
+)
 from opo_cli.ledger import Ledger
 from opo_cli.lines import append_lines, as_lines, read_lines
 from opo_cli.locks import locked_by_us
@@ -80,7 +88,7 @@ def cache_folder() -> Path:
 def check_cache() -> None:
     """Raises OpoError where the cache cannot be written: told now, not after hours of work."""
     folder = cache_folder()
-    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    place = nearest_existing(folder)
     if not place.is_dir():
         why = "is no folder"
     elif not os.access(place, os.W_OK | os.X_OK):
@@ -181,11 +189,11 @@ class RunFolder:
 
     def samples(self, step: int) -> Path:
         """Folder of what the policy after `step` steps was evaluated on."""
-        return self.path / "samples" / f"step-{step:06d}"
+        return self.path / "samples" / step_name(step)
 
     def snapshot(self, step: int) -> Path:
         """Folder of the policy after `step` steps, where it is kept."""
-        return self.path / "snapshots" / f"step-{step:06d}"
+        return self.path / "snapshots" / step_name(step)
 
     @property
     def exists(self) -> bool:
@@ -286,16 +294,16 @@ class RunFolder:
             write_text(self.path / name, as_lines(read_lines(logs / name)) if logs else "")
         self.ledger.cut(step)
         for last in (self.samples(step), self.snapshot(step)):
-            for folder in last.parent.glob("step-*"):
+            for folder in last.parent.glob(f"{STEP_PREFIX}*"):
                 if folder.name > last.name:
                     remove_folder(folder)
 
 
-def list_runs(root: Path = RUNS) -> list[RunFolder]:
-    """The run folders right under `root`, the newest last."""
-    if not root.is_dir():
+def list_runs() -> list[RunFolder]:
+    """The run folders right under `runs/`, the newest last."""
+    if not RUNS.is_dir():
         return []
-    folders = [RunFolder(path) for path in root.iterdir()]
+    folders = [RunFolder(path) for path in RUNS.iterdir()]
     return sorted(
         (folder for folder in folders if folder.exists),
         key=lambda folder: ((folder.path / "config.json").stat().st_mtime_ns, folder.name),

@@ -100,7 +100,7 @@ def test_a_missing_gpu_is_told_before_anything_is_fetched(line, message, in_tmp,
 
 
 def test_one_run_at_a_time_on_a_gpu_and_one_per_core_on_a_cpu():
-    from opo_cli.model.device import num_cores
+    from opo_cli.host import num_cores
     from opo_cli.presets import resolve
     from opo_cli.train.matrix import num_jobs
 

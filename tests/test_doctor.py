@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from opo_cli.doctor import machine, selftests, storage
-from opo_cli.doctor.findings import Check, Finding, findings, ok
+from opo_cli.doctor.findings import Check, Finding, findings, ok, reinstall
 from opo_cli.doctor.limits import cpu_limit, memory_limit
 from opo_cli.doctor.report import print_finding, summary
 from opo_cli.files import make_folder
@@ -91,6 +91,26 @@ def test_a_check_that_fails_is_a_problem(tmp_path: Path):
     assert first.state == "ok"
     assert second.state == "problem"
     assert second.found == "cannot be checked: ValueError: what [bold]it[/] says"
+
+
+@pytest.mark.parametrize(
+    ("origin", "end"),
+    [
+        ('{"dir_info": {"editable": true}, "url": "file:///a%20b/opo"}', "--editable '/a b/opo'"),
+        ('{"dir_info": {}, "url": "file:///a%20b/opo"}', "opo"),
+        (None, "opo"),
+    ],
+    ids=["checkout", "folder", "wheel"],
+)
+def test_a_checkout_is_installed_again_from_its_folder(origin, end, tmp_path: Path, monkeypatch):
+    """What an index calls opo may be something else."""
+    metadata = tmp_path / "opo-9.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: opo\nVersion: 9.0\n")
+    if origin:
+        (metadata / "direct_url.json").write_text(origin)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert reinstall().endswith(f" -m pip install --force-reinstall {end}")
 
 
 def test_an_engine_that_crashes_takes_nothing_with_it(tmp_path: Path, monkeypatch):

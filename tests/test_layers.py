@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "opo_cli"
 LAYERS = {
     "errors": 0,
+    "host": 0,
     "interrupt": 0,
     "ranks": 0,
     "redact": 0,

@@ -12,6 +12,7 @@ import pytest
 
 from opo_cli.algorithms import ALGORITHMS
 from opo_cli.choose import choose
+from opo_cli.config import changed
 from opo_cli.data.benchmarks import check_names
 from opo_cli.data.prompts import check_template
 from opo_cli.data.training import check_source
@@ -20,7 +21,7 @@ from opo_cli.model.lookup import find_shape
 from opo_cli.presets import preset_names, resolve, validated
 from opo_cli.records import RunFolder
 from opo_cli.rollout.engine import ENGINES
-from opo_cli.train.budget import changed, fits, memory_parts
+from opo_cli.train.budget import fits, memory_parts
 
 REAL = ("qwen-math", "qwen-math-7b", "r1-distill-7b")
 SOURCED = (*REAL, "qwen-math-smoke")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opo_cli.choose import choose
+from opo_cli.choose import check_known
 from opo_cli.cli.options import Format, FormatOption, SetOption, named_options
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opo_cli.faults.trials import Bench, Trial
 
 NAME = "check"
-CHECKS = {"resume": "a killed and resumed run is the run never killed"}
+CHECKS = ("resume",)
 
 
 def command(
@@ -42,9 +42,9 @@ def command(
     format: FormatOption = Format.rich,
 ) -> None:
     """Prove on this machine that a run killed anywhere and resumed is the run never killed."""
-    choose(what, CHECKS, "check")
+    check_known(what, CHECKS, "check")
     from opo_cli.console import out
-    from opo_cli.presets import resolve
+    from opo_cli.presets import resolve, set_options
     from opo_cli.report.tables import print_report
     from opo_cli.train.outputs import check_data
 
@@ -52,7 +52,7 @@ def command(
     named = named_options(seed=None, steps=None, model=None, engine=engine)
     config = resolve(preset, algorithm=algorithm, named=named, overrides=overrides or ())
     check_data(config)
-    start = ["--preset", preset, *(part for text in overrides or () for part in ("--set", text))]
+    start = ["--preset", preset, *set_options(overrides or ())]
     chosen = {"--algorithm": algorithm, "--engine": engine}
     options = [part for pair in chosen.items() if pair[1] is not None for part in pair]
     jobs = jobs or _jobs(config)
@@ -81,7 +81,8 @@ def _check_numbers(kills: int, jobs: int | None, tolerance: float) -> None:
 
 
 def _jobs(config: Config) -> int:
-    from opo_cli.model.device import num_cores, training_device
+    from opo_cli.host import num_cores
+    from opo_cli.model.device import training_device
 
     return 1 if training_device(config).is_gpu else num_cores()
 
@@ -91,7 +92,7 @@ def _bench(
 ) -> Bench:
     """All runs have the same number of threads, on which the last bits depend."""
     from opo_cli.faults.trials import Bench
-    from opo_cli.model.device import num_cores
+    from opo_cli.host import num_cores
 
     is_free = not config.runtime.num_threads and jobs > 1
     return Bench(

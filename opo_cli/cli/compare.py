@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,12 +23,10 @@ from opo_cli.cli.options import (
 if TYPE_CHECKING:
     from opo_cli.records import RunFolder
     from opo_cli.report.compare import Comparison
-    from opo_cli.train.cells import Cell
+    from opo_cli.train.cells import Cell, Sweep
 
 NAME = "compare"
-
-
-LAUNCHERS = {"none": 0, "torchrun": 0}
+LAUNCHERS = ("none", "torchrun")
 
 
 class Match(StrEnum):
@@ -108,15 +105,9 @@ def command(
 ) -> None:
     """Hold runs against each other; with a preset, train what is missing first."""
     from opo_cli.config import Compare
-    from opo_cli.errors import OpoError
     from opo_cli.report.compare import Options, compare
 
     names = _metrics(curves)
-    if bool(runs) == bool(preset):
-        raise OpoError(
-            "both runs and a preset were given" if runs else "neither runs nor a preset were given",
-            "opo compare RUN RUN ..., or opo compare --preset tiny",
-        )
     of_preset = {
         "--algorithms": algorithms,
         "--seeds": seeds,
@@ -126,53 +117,30 @@ def command(
         "--launcher": launcher,
         "--ranks": ranks,
         "--set": overrides and overrides[0],
+        "--dry-run": "" if dry_run else None,
     }
-    given = [f"{name} {value}" for name, value in of_preset.items() if value is not None]
-    given += ["--dry-run"] if dry_run else []
-    if runs and given:
-        raise OpoError(
-            f"{given[0]} goes with --preset, not with finished runs",
-            "leave it out, or give a preset instead of runs",
-        )
+    _check_runs_or_preset(runs, preset, of_preset)
     _check_launcher(launcher, ranks, jobs)
     _check_share(margin, "--margin")
-    if threshold is not None and not math.isfinite(threshold):
-        raise OpoError(f"--threshold {threshold:g} is no reward", "for example: --threshold 0.5")
+    _check_threshold(threshold)
     check_target(out, is_folder=True)
     check_target(html, is_folder=False)
     check_target(figures, is_folder=True)
     failed: list[Cell] = []
-    defaults = Compare()
     if preset:
-        prepare_process()
-        from opo_cli.train.cells import parse_sweep, plan_matrix
-
-        swept = parse_sweep(_only(sweep)) if sweep else None
-        cells = plan_matrix(
-            preset,
-            _algorithms(algorithms),
-            None if seeds is None else parse_numbers(seeds, "--seeds"),
-            overrides,
-            sweep=swept,
-            match=match,
-            budget=budget,
-        )
-        defaults = cells[0].config.compare
+        cells, swept = _plan(preset, algorithms, seeds, overrides, sweep, match, budget)
         _check_questions(cells, measure, against)
         if launcher == "torchrun":
             cells = _on_ranks(cells, ranks)
         failed = _train(cells, jobs, format if dry_run else None)
         if dry_run:
             return
-        folders = [cell.folder for cell in cells if cell.folder.is_finished]
-        first = "-".join((preset, *_shown({cell.algorithm: 0 for cell in cells})))
-        planned = [cell.folder for cell in cells]
+        first = "-".join((preset, *_shown(_algorithms_of(cells))))
+        defaults, planned = cells[0].config.compare, [cell.folder for cell in cells]
+        folders = [folder for folder in planned if folder.is_finished]
     else:
-        from opo_cli.records import find_run
-
-        swept = None
-        folders = list({run.path.resolve(): run for run in map(find_run, runs)}.values())
-        first, planned = "runs", folders
+        first, defaults, swept = "runs", Compare(), None
+        folders = planned = _found(runs)
     if folders:
         options = Options(
             curves=names,
@@ -192,13 +160,35 @@ def command(
         raise typer.Exit(1)
 
 
+# --- what is asked -------------------------------------------------------------------------------
+
+
+def _check_runs_or_preset(
+    runs: list[str] | None, preset: str | None, of_preset: dict[str, Any]
+) -> None:
+    """Raises OpoError for both, for neither, and for runs with an option `of_preset`."""
+    from opo_cli.errors import OpoError
+
+    if bool(runs) == bool(preset):
+        raise OpoError(
+            "both runs and a preset were given" if runs else "neither runs nor a preset were given",
+            "opo compare RUN RUN ..., or opo compare --preset tiny",
+        )
+    given = [f"{name} {value}" for name, value in of_preset.items() if value is not None]
+    if runs and given:
+        raise OpoError(
+            f"{given[0].strip()} goes with --preset, not with finished runs",
+            "leave it out, or give a preset instead of runs",
+        )
+
+
 def _metrics(curves: str) -> list[str]:
-    from opo_cli.choose import choose
+    from opo_cli.choose import check_known
     from opo_cli.metrics import METRICS
 
     names = parse_names(curves, "--curves")
     for name in names:
-        choose(name, METRICS, "metric")
+        check_known(name, METRICS, "metric")
     return names
 
 
@@ -210,14 +200,21 @@ def _check_share(value: float | None, option: str) -> None:
         raise OpoError(f"{option} {value:g} is not between 0 and 1", f"for example: {option} 0.02")
 
 
+def _check_threshold(value: float | None) -> None:
+    from opo_cli.errors import OpoError
+
+    if value is not None and not math.isfinite(value):
+        raise OpoError(f"--threshold {value:g} is no reward", "for example: --threshold 0.5")
+
+
 def _check_launcher(launcher: str | None, ranks: int | None, jobs: int | None) -> None:
     """Raises OpoError for an unknown one, or for what contradicts it."""
-    from opo_cli.choose import choose
+    from opo_cli.choose import check_known
     from opo_cli.errors import OpoError
     from opo_cli.ranks import is_launched, world_size
 
     if launcher is not None:
-        choose(launcher, LAUNCHERS, "launcher")
+        check_known(launcher, LAUNCHERS, "launcher")
     if is_launched():
         raise OpoError(
             f"torchrun has started opo compare {world_size()} times: it starts runs itself",
@@ -236,10 +233,57 @@ def _check_launcher(launcher: str | None, ranks: int | None, jobs: int | None) -
         )
 
 
-def _on_ranks(cells: list[Cell], ranks: int | None) -> list[Cell]:
-    from opo_cli.train.matrix import num_ranks
+# --- the runs ------------------------------------------------------------------------------------
 
-    count = num_ranks(cells[0].config, ranks)
+
+def _found(runs: list[str]) -> list[RunFolder]:
+    """Each once."""
+    from opo_cli.records import find_run
+
+    return list({run.path.resolve(): run for run in map(find_run, runs)}.values())
+
+
+def _plan(
+    preset: str,
+    algorithms: str | None,
+    seeds: str | None,
+    overrides: list[str] | None,
+    sweep: list[str] | None,
+    match: Match | None,
+    budget: int | None,
+) -> tuple[list[Cell], Sweep | None]:
+    prepare_process()
+    from opo_cli.train.cells import parse_sweep, plan_matrix
+
+    swept = parse_sweep(_only(sweep)) if sweep else None
+    cells = plan_matrix(
+        preset,
+        _algorithms(algorithms),
+        None if seeds is None else parse_numbers(seeds, "--seeds"),
+        overrides,
+        sweep=swept,
+        match=match,
+        budget=budget,
+    )
+    return cells, swept
+
+
+def _algorithms(text: str | None) -> list[str] | None:
+    """The names; `all` stands for every row, None for the preset's own."""
+    from opo_cli.algorithms import ALGORITHMS
+
+    names = None if text is None else parse_names(text, "--algorithms")
+    return list(ALGORITHMS) if names == ["all"] else names
+
+
+def _algorithms_of(cells: list[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.algorithm for cell in cells))
+
+
+def _on_ranks(cells: list[Cell], ranks: int | None) -> list[Cell]:
+    from opo_cli.train.matrix import ranks_to_launch
+
+    count = ranks_to_launch(cells[0].config, ranks)
     return [cell.on_ranks(count) for cell in cells]
 
 
@@ -290,21 +334,23 @@ def _check_questions(cells: list[Cell], measure: str, against: str | None) -> No
     Raises:
         OpoError: a measure that needs more samples, or an algorithm that is none of the cells'.
     """
-    from opo_cli.choose import choose
+    from opo_cli.choose import check_known
     from opo_cli.data.benchmarks import benchmark_row, benchmark_title
     from opo_cli.evaluate.settings import num_samples
     from opo_cli.report.contrasts import check_samples
 
     if against is not None:
-        choose(against, {cell.algorithm: 0 for cell in cells}, "algorithm of these")
+        check_known(against, _algorithms_of(cells), "algorithm of these")
     settings = cells[0].config.eval
     for name in settings.benchmarks:
         check_samples(measure, benchmark_title(name), num_samples(settings, benchmark_row(name)))
 
 
-def _shown(algorithms: Iterable[str]) -> list[str]:
-    names = list(algorithms)
-    return names if len(names) <= 4 else [f"{len(names)}-algorithms"]
+# --- the report ----------------------------------------------------------------------------------
+
+
+def _shown(algorithms: list[str]) -> list[str]:
+    return algorithms if len(algorithms) <= 4 else [f"{len(algorithms)}-algorithms"]
 
 
 def _folder_name(first: str, runs: list[RunFolder], questions: tuple) -> str:
@@ -347,11 +393,3 @@ def _tell(
         print_report(out, found, format)
     for line in written:
         note(line)
-
-
-def _algorithms(text: str | None) -> list[str] | None:
-    """The names; `all` stands for every row, None for the preset's own."""
-    from opo_cli.algorithms import ALGORITHMS
-
-    names = None if text is None else parse_names(text, "--algorithms")
-    return list(ALGORITHMS) if names == ["all"] else names

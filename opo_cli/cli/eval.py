@@ -95,7 +95,7 @@ def command(
     set_threads(config)
     for name in names:  # What cannot be had is told before a model loads.
         load_benchmark(name, config.eval.columns)
-    from opo_cli.evaluate.settings import evaluate_model
+    from opo_cli.evaluate.standalone import evaluate_model
     from opo_cli.model.parallel import joined
     from opo_cli.model.policy import choose_device
     from opo_cli.report.evals import evals_report, setting_differences

@@ -30,7 +30,7 @@ def command(
     format: FormatOption = Format.rich,
 ) -> None:
     """Grade a file of predictions; each row gets verdict, extracted, reason and seconds."""
-    from opo_cli.choose import choose
+    from opo_cli.choose import check_known
     from opo_cli.console import err, note, progress
     from opo_cli.console import out as stdout
     from opo_cli.grading.extract import FORMATS
@@ -39,7 +39,7 @@ def command(
     from opo_cli.report.grade import grade_report, print_rows
     from opo_cli.report.tables import print_tables
 
-    choose(answer_format, FORMATS, "answer format")
+    check_known(answer_format, FORMATS, "answer format")
     config = defaults(overrides or ()).grading
     prints_rows = format in (Format.json, Format.csv)
     rows = read_rows(file)

@@ -182,13 +182,13 @@ def _policies(
 
 def _check_analysis(names: list[str] | None, reduction: str) -> None:
     """Before hours of measuring: raises OpoError for an unknown arm or reduction."""
-    from opo_cli.choose import choose
+    from opo_cli.choose import check_known
     from opo_cli.lab.arms import ARMS
     from opo_cli.lab.pool import REDUCTIONS
 
-    choose(reduction, REDUCTIONS, "reduction")
+    check_known(reduction, REDUCTIONS, "reduction")
     for name in names or ():
-        choose(name, ARMS, "estimator")
+        check_known(name, ARMS, "estimator")
 
 
 def _plans(

@@ -38,8 +38,10 @@ def _datasets():
 
 
 def _origin(row):
-    revision = f"@{row.revision[:12]}" if row.revision else ""
-    return row.source + revision if row.hub else "embedded", row.licence, row.citation
+    from opo_cli.data.hub import pinned
+
+    source = pinned(row.source, row.revision) if row.hub else "embedded"
+    return source, row.licence, row.citation
 
 
 def _templates():

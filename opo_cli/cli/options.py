@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from opo_cli.errors import OpoError
+from opo_cli.files import nearest_existing, write_text
 
 if TYPE_CHECKING:
     from opo_cli.config import Config
@@ -26,7 +27,6 @@ class Format(StrEnum):
     latex = "latex"
 
 
-PresetOption = Annotated[str, typer.Option("--preset", "-p", help="See: opo list presets.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any other setting; may be repeated."),
@@ -114,20 +114,17 @@ def check_target(path: str | None, *, is_folder: bool) -> None:
     if path is None:
         return
     target = Path(path)
-    if not is_folder and path.endswith("/"):
+    if not is_folder and (path.endswith("/") or target.is_dir()):
         raise OpoError(f"'{path}' is a folder", "name a file in it")
-    if target.exists() and target.is_dir() != is_folder:
-        is_one, hint = ("a folder", "name a file in it") if target.is_dir() else ("a file", "")
-        raise OpoError(f"'{path}' is {is_one}", hint or "name a folder")
-    nearest = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
+    if is_folder and target.exists() and not target.is_dir():
+        raise OpoError(f"'{path}' is a file", "name a folder")
+    nearest = nearest_existing(target)
     if not os.access(nearest, os.W_OK) or (nearest != target and not nearest.is_dir()):
         raise OpoError(f"'{path}' cannot be written", "name another place")
 
 
 def write_page(path: str, text: str) -> None:
     """Raises OpoError where it cannot be written: some places tell only then."""
-    from opo_cli.files import write_text
-
     try:
         write_text(Path(path), text)
     except OSError as error:

@@ -87,6 +87,7 @@ def _print_benchmarks(names: list[str], columns: Columns) -> None:
 
 def _benchmark(name: str, columns: Columns) -> Row:
     from opo_cli.data.benchmarks import benchmark_row, kept_benchmark, load_benchmark
+    from opo_cli.data.hub import pinned
 
     file = NO_FILE
     if benchmark_row(name).hub:
@@ -94,8 +95,7 @@ def _benchmark(name: str, columns: Columns) -> Row:
         problems, file = kept.problems, f"{kept.file.parent.name}/{kept.file.name}"
     else:
         problems = load_benchmark(name, columns)
-    revision = f"@{problems.revision[:12]}" if problems.revision else ""
-    source = problems.source + revision
+    source = pinned(problems.source, problems.revision)
     return problems.name, str(len(problems.problems)), source, problems.sha256[:12], file
 
 
@@ -114,14 +114,14 @@ def _prepare(config: Config) -> None:
 
 def _print_audit(folder) -> None:
     from opo_cli.console import out
+    from opo_cli.data.hub import pinned
     from opo_cli.files import read_json
     from opo_cli.report.tables import Table, print_tables
 
     facts, audit = read_json(folder / "source.json"), read_json(folder / "audit.json")
     counts = facts["counts"]
-    revision = f"@{facts['revision'][:12]}" if facts["revision"] else ""
     made = Table(
-        title=f"{facts['source']}{revision}",
+        title=pinned(facts["source"], facts["revision"]),
         head=("rows", "duplicates", "unusable", "dropped for overlap", "problems"),
         rows=[
             [

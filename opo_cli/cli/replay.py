@@ -23,7 +23,7 @@ def command(
     """Give a run's stored rollouts the advantages that other estimators would have given them.
 
     It needs no model, and does not say where training with another would have led."""
-    from opo_cli.choose import choose
+    from opo_cli.choose import check_known
     from opo_cli.console import out
     from opo_cli.records import find_run
     from opo_cli.report.tables import print_report
@@ -31,7 +31,7 @@ def command(
 
     names = None if estimators is None else parse_names(estimators, "--as")
     for name in names or ():
-        choose(name, ADVANTAGES, "advantage estimator")
+        check_known(name, ADVANTAGES, "advantage estimator")
     folder = find_run(run)
     prepare_process()
     from opo_cli.report.replay import replay

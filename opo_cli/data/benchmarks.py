@@ -14,16 +14,15 @@ from pathlib import Path
 
 from opo_cli.choose import choose
 from opo_cli.config import Columns, Eval
-from opo_cli.console import progress
 from opo_cli.data.embedded import PROBLEMS_PER_TIER, Task, Terms
-from opo_cli.data.files import READERS, read_file
-from opo_cli.data.hub import HubSet, fetch
+from opo_cli.data.files import READERS, Rows, read_file
+from opo_cli.data.hub import HubSet, fetch, pinned
 from opo_cli.data.rows import every_problem
 from opo_cli.data.store import Kept, kept_folder, load_or_make, problem_set
 from opo_cli.data.tasks import TASKS, embedded_problems
 from opo_cli.errors import OpoError
 from opo_cli.records import cache_folder
-from opo_cli.types import ProblemSet
+from opo_cli.types import Problem, ProblemSet
 
 MAA = "problems: copyright of the Mathematical Association of America"
 
@@ -218,25 +217,21 @@ def kept_benchmark(name: str) -> Kept:
         OpoError: it cannot be had, or does not hold what the row says.
     """
     row = BENCHMARKS[name]
-    shape = (row.hub, row.revision, row.configs, row.split, row.columns.model_dump(), row.encoding)
-    return load_or_make(kept_folder(name, *shape), lambda: (_fetched(name, row), {}))
+    return load_or_make(kept_folder(name, *row.shape), lambda: (_fetched(name, row), {}))
 
 
 def _fetched(name: str, row: Benchmark) -> ProblemSet:
-    problems, revision = [], ""
-    with progress(f"fetch {name}", len(row.configs)) as update:
-        for done, part in enumerate(fetch(row, _remedy(name))):
-            update(done, part.data.where)
-            prefix = f"{part.config}/" if len(row.configs) > 1 else ""
-            problems += every_problem(part.data, row.columns, row.encoding, name, prefix)
-            revision = part.commit
-    if len(problems) != row.num_problems:
+    def read(rows: Rows, prefix: str) -> list[Problem]:
+        return every_problem(rows, row.columns, row.encoding, name, prefix)
+
+    found = fetch(name, row, read, _remedy(name))
+    if len(found.problems) != row.num_problems:
         raise OpoError(
-            f"{name}: {row.hub}@{revision[:12]} has {len(problems)} problems, not the "
-            f"{row.num_problems} of the benchmark",
+            f"{name}: {pinned(row.hub, found.revision)} has {len(found.problems)} problems, not "
+            f"the {row.num_problems} of the benchmark",
             "scores would not compare with those of others; another mirror: HF_ENDPOINT=URL",
         )
-    return problem_set(name, problems, source=row.source, revision=revision)
+    return found
 
 
 def _remedy(name: str) -> str:

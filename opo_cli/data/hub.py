@@ -9,13 +9,16 @@ is held against the hub's checksums, and against a damaged one all are fetched o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from opo_cli.config import Columns
+from opo_cli.console import progress
 from opo_cli.data.files import Rows, schema_columns
+from opo_cli.data.store import problem_set
 from opo_cli.errors import OpoError, first_line
+from opo_cli.types import Problem, ProblemSet
 
 ANSWER_SECONDS = 10  # The first request; a hub that says nothing for longer counts as none.
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -46,14 +49,16 @@ class HubSet:
         """Data set, configs and split in one word."""
         return "/".join(filter(None, (self.hub, "+".join(filter(None, self.configs)), self.split)))
 
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """All that its problems depend on, for the cache."""
+        columns = self.columns.model_dump()
+        return self.hub, self.revision, self.configs, self.split, columns, self.encoding
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One config's rows."""
 
-    config: str
-    commit: str
-    data: Rows
+def pinned(source: str, revision: str) -> str:
+    """As people are told it: `owner/name@commit`."""
+    return f"{source}@{revision[:12]}" if revision else source
 
 
 def check_hub_id(name: str) -> None:
@@ -62,21 +67,31 @@ def check_hub_id(name: str) -> None:
         raise OpoError(f"'{name}' is no hub data set", "for example: --set data.source=owner/name")
 
 
-def fetch(row: HubSet, remedy: str) -> Iterator[Part]:
-    """The rows of every config of a data set.
+def fetch(
+    name: str, row: HubSet, read: Callable[[Rows, str], Iterable[Problem]], remedy: str
+) -> ProblemSet:
+    """The problems of every config of a data set.
 
     Args:
+        read: makes problems of a config's rows; called with what begins their ids, too.
         remedy: what a user without a network can do.
 
     Raises:
         OpoError: no network, no such data set, config or split, no access, a damaged download.
     """
     check_hub_id(row.hub)
-    for config in row.configs:
-        yield _fetch_config(row, config, remedy)
+    problems: list[Problem] = []
+    commit = ""
+    with progress(f"fetch {name}", len(row.configs)) as update:
+        for done, config in enumerate(row.configs):
+            rows, commit = _fetch_config(row, config, remedy)
+            update(done, rows.where)
+            problems += read(rows, f"{config}/" if len(row.configs) > 1 else "")
+    return problem_set(name, problems, source=row.source, revision=commit)
 
 
-def _fetch_config(row: HubSet, config: str, remedy: str) -> Part:
+def _fetch_config(row: HubSet, config: str, remedy: str) -> tuple[Rows, str]:
+    """(rows, commit)."""
     import datasets
     from huggingface_hub import constants
 
@@ -95,10 +110,10 @@ def _fetch_config(row: HubSet, config: str, remedy: str) -> Part:
     rows = Rows(
         columns=schema_columns(table.features.arrow_schema),
         rows=enumerate(_rows(table), start=1),
-        where=f"{row.hub}@{loaded[:12]}",
+        where=pinned(row.hub, loaded),
         is_local=False,
     )
-    return Part(config, loaded, rows)
+    return rows, loaded
 
 
 def _rows(table: Any) -> Iterator[dict[str, Any]]:

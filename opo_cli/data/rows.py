@@ -27,7 +27,7 @@ USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
 "solution" may end with what "answer" states, but "problem" and "question" may differ."""
 
 
-COPY = "a copy of yours: opo eval --data FILE"
+OWN_COPY = "a copy of yours: opo eval --data FILE"
 
 
 def find_columns(given: Columns, data: Rows) -> Columns:
@@ -58,9 +58,7 @@ def _usual(field: str, ranks: Sequence[Sequence[str]], data: Rows) -> str:
 
 
 def _no_column(data: Rows, what: str, field: str) -> OpoError:
-    benchmark = (
-        f"opo eval --columns {field}=NAME" if data.is_local else COPY + f" --columns {field}=NAME"
-    )
+    benchmark = f"{'opo eval' if data.is_local else OWN_COPY} --columns {field}=NAME"
     columns = ", ".join(name if name.isprintable() else ascii(name) for name in data.columns)
     return OpoError(
         f"{data.where}: {what}; its columns: {columns}",
@@ -135,7 +133,7 @@ def every_problem(data: Rows, given: Columns, encoding: str, benchmark: str, pre
             f"{data.where}: row {refused.number} {refused.reason}",
             "mend or remove the row; a benchmark is evaluated whole"
             if data.is_local
-            else f"a benchmark is evaluated whole; {COPY} takes a mended one",
+            else f"a benchmark is evaluated whole; {OWN_COPY} takes a mended one",
         )
     if len({problem.id for problem in problems}) == len(problems):
         return problems

@@ -6,18 +6,19 @@ and `audit.json` (what they share with the benchmarks).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from opo_cli.choose import did_you_mean
 from opo_cli.config import Columns, Config, Data
-from opo_cli.console import progress, warn
+from opo_cli.console import warn
 from opo_cli.data.audit import Overlap, audit
 from opo_cli.data.benchmarks import benchmark_row, check_names, load_benchmark
 from opo_cli.data.datasets import DATASETS
-from opo_cli.data.files import READERS, read_file
-from opo_cli.data.hub import HubSet, check_hub_id, fetch
+from opo_cli.data.files import READERS, Rows, read_file
+from opo_cli.data.hub import HubSet, check_hub_id, fetch, pinned
 from opo_cli.data.rows import Counts, decode, distinct_problems, find_columns
 from opo_cli.data.sources import save_problems
 from opo_cli.data.store import is_kept, kept_folder, load_or_make, problem_set
@@ -30,7 +31,7 @@ from opo_cli.types import Problem, ProblemSet
 EMBEDDED = ("embedded", "tasks", "tiny", "search")
 MAKERS = (*EMBEDDED, "sources", "decode", "files", "rows", "audit", "training")
 SOURCES = ("types.py", *(f"data/{name}.py" for name in MAKERS))
-NOT_SHAPING = {"template", "answer_format", "max_prompt_tokens"}  # Applied when a run starts.
+APPLIED_AT_START = {"template", "answer_format", "max_prompt_tokens"}  # Of a run.
 
 
 def audited(config: Config) -> tuple[str, ...]:
@@ -46,7 +47,7 @@ def data_folder(config: Config) -> Path:
     """Where this config's training problems are, or will be. A local file counts by its content; a
     hub data set without a revision is what it was when it was first fetched."""
     names = audited(config)
-    shape = [config.data.model_dump(exclude=NOT_SHAPING), names, source_digest(*SOURCES)]
+    shape = [config.data.model_dump(exclude=APPLIED_AT_START), names, source_digest(*SOURCES)]
     if names:
         shape += [config.eval.columns.model_dump(), *(repr(benchmark_row(name)) for name in names)]
     if config.data.source and not _is_file(config.data.source):
@@ -219,30 +220,28 @@ def hub_row(data: Data) -> HubSet:
 
 def _from_hub(data: Data) -> tuple[ProblemSet, Counts]:
     row = hub_row(data)
-    shape = (row.hub, row.revision, row.configs, row.split, row.columns.model_dump(), row.encoding)
-    folder = kept_folder(data.source, "training", *shape)
+    folder = kept_folder(data.source, "training", *row.shape)
     kept = load_or_make(folder, lambda: _fetched(data.source, row))
     return kept.problems, Counts(**kept.counts)
 
 
 def _fetched(name: str, row: HubSet) -> tuple[ProblemSet, dict[str, int]]:
-    problems: list[Problem] = []
-    counts, seen, revision = Counts(), set(), ""
-    with progress(f"fetch {name}", len(row.configs)) as update:
-        for done, part in enumerate(fetch(row, _remedy())):
-            update(done, part.data.where)
-            prefix = f"{part.config}/" if len(row.configs) > 1 else ""
-            columns = find_columns(row.columns, part.data)
-            items = decode(part.data, columns, row.encoding, name, prefix)
-            problems += distinct_problems(items, counts, seen)
-            revision = part.commit
+    counts, seen = Counts(), set()
+
+    def read(rows: Rows, prefix: str) -> Iterator[Problem]:
+        columns = find_columns(row.columns, rows)
+        items = decode(rows, columns, row.encoding, name, prefix)
+        return distinct_problems(items, counts, seen)
+
+    found = fetch(name, row, read, _remedy())
     if row.num_problems and counts.rows != row.num_problems:
         raise OpoError(
-            f"{name}: {row.hub}@{revision[:12]} has {counts.rows} rows, not {row.num_problems}",
+            f"{name}: {pinned(row.hub, found.revision)} has {counts.rows} rows, not "
+            f"{row.num_problems}",
             "another mirror: HF_ENDPOINT=URL; or take it as it is: "
             f"--set data.source={row.hub} --set data.split={row.split}",
         )
-    return problem_set(name, problems, source=row.source, revision=revision), asdict(counts)
+    return found, asdict(counts)
 
 
 def _remedy() -> str:

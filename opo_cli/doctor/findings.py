@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from opo_cli.errors import OpoError, first_line
 
@@ -50,4 +53,16 @@ def pip_install(*requirements: str) -> str:
 
 
 def reinstall() -> str:
-    return pip_install("--force-reinstall", "opo")
+    checkout = _checkout()
+    return pip_install("--force-reinstall", *(("--editable", checkout) if checkout else ("opo",)))
+
+
+def _checkout() -> str | None:
+    """The folder of an editable install: an index may have another package of that name."""
+    try:
+        text = distribution("opo").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return None
+    origin = json.loads(text or "{}")
+    is_editable = origin.get("dir_info", {}).get("editable", False)
+    return unquote(urlsplit(origin["url"]).path) if is_editable else None

@@ -67,7 +67,7 @@ def _card() -> str | None:
 
 
 def check_memory() -> Iterator[Finding]:
-    from opo_cli.model.device import available_bytes
+    from opo_cli.host import available_bytes
 
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free, limit = available_bytes(), memory_limit()
@@ -87,7 +87,7 @@ def _by_size(what: str, told: str, free: int, little: tuple[int, int], mend: str
 
 
 def check_cores() -> Iterator[Finding]:
-    from opo_cli.model.device import num_cores
+    from opo_cli.host import num_cores
 
     usable = cores = num_cores()
     told = f"{cores} core{'s' * (cores > 1)}"
@@ -106,23 +106,31 @@ def check_cores() -> Iterator[Finding]:
 
 
 def check_disk() -> Iterator[Finding]:
-    yield _room("runs", "here", Path.cwd())
-    yield _room("temporary", "files", Path(tempfile.gettempdir()))
+    yield _room("runs", Path.cwd())
+    yield _room("temporary", Path(tempfile.gettempdir()))
 
 
-def _room(what: str, name: str, folder: Path) -> Finding:
+def _room(what: str, folder: Path) -> Finding:
     mend = "free some space there, or " + (
         "run opo in another folder" if what == "runs" else "export TMPDIR=ANOTHER_FOLDER"
     )
+    obstacle = write_obstacle(folder)
+    if obstacle is not None:
+        return Finding(what, "problem", obstacle, mend)
+    free = shutil.disk_usage(folder).free
+    told = f"{decimal(free)} free in {folder}"
+    return _by_size(what, told, free, LITTLE_DISK, mend)
+
+
+def write_obstacle(folder: Path) -> str | None:
+    """Why no file can be written there; None: it can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"opo")
             file.flush()
     except OSError as error:
-        return Finding(what, "problem", f"cannot write in {folder}: {error.strerror}", mend)
-    free = shutil.disk_usage(folder).free
-    told = f"{decimal(free)} free in {folder}"
-    return _by_size(what, told, free, LITTLE_DISK, mend)
+        return f"cannot write in {folder}: {error.strerror}"
+    return None
 
 
 def check_terminal() -> Iterator[Finding]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -15,12 +14,12 @@ from urllib.parse import urlsplit
 from rich.filesize import decimal
 
 from opo_cli.doctor.findings import Finding, ok
+from opo_cli.doctor.machine import LITTLE_DISK, write_obstacle
 from opo_cli.errors import OpoError, first_line
-from opo_cli.files import MANIFEST, check_seal
+from opo_cli.files import MANIFEST, check_seal, nearest_existing
 from opo_cli.records import cache_folder
 
 HUB_SECONDS = 3.0  # All that a network may take.
-LITTLE_DISK = 10**8
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 TRUE = ("1", "ON", "YES", "TRUE")
 ELSEWHERE = "export OPO_CACHE=A_FOLDER_THAT_YOU_MAY_WRITE"
@@ -28,18 +27,14 @@ ELSEWHERE = "export OPO_CACHE=A_FOLDER_THAT_YOU_MAY_WRITE"
 
 def check_cache() -> Iterator[Finding]:
     folder = cache_folder()
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there) as file:
-            file.write(b"opo")
-            file.flush()
-    except OSError as error:
-        told = f"cannot write in {there}: {error.strerror}"
-        yield Finding("cache", "problem", told, ELSEWHERE)
+    there = nearest_existing(folder)
+    obstacle = write_obstacle(there)
+    if obstacle is not None:
+        yield Finding("cache", "problem", obstacle, ELSEWHERE)
         return
     free = shutil.disk_usage(there).free
     told = f"{folder}, {_size(folder)}, {decimal(free)} free"
-    if free < LITTLE_DISK:
+    if free < LITTLE_DISK[0]:
         yield Finding("cache", "problem", told, f"free some space there, or {ELSEWHERE}")
         return
     damaged = list(_damaged(folder))

@@ -182,12 +182,10 @@ def new_mark() -> str:
     return uuid.uuid4().hex
 
 
-def orphans(
-    mark: str, *, variable: str = MARK, patience_seconds: float = GONE_SECONDS
-) -> list[str]:
+def orphans(mark: str) -> list[str]:
     """Command lines of the processes that carry a mark and do not end by themselves."""
-    deadline = time.monotonic() + patience_seconds
-    while (found := _marked(f"{variable}={mark}".encode())) and time.monotonic() < deadline:
+    deadline = time.monotonic() + GONE_SECONDS
+    while (found := _marked(f"{MARK}={mark}".encode())) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
 

@@ -21,7 +21,12 @@ import sys
 import threading
 import time
 
-DIR_FD = {"open": None, "os.truncate": None, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 2} | {
+DIR_FD = {
+    "open": None,
+    "os.truncate": None,
+    "os.remove": 1,
+    "os.rmdir": 1,
+    "os.mkdir": 2,
     "os.rename": 2,
     "os.link": 2,
     "os.symlink": 1,
@@ -40,6 +45,7 @@ class _Doomed:
 
     def __init__(self, doom: dict):
         self.doom, self.num_writes, self.is_acting = doom, 0, False
+        self.path = ""  # Of the last write.
         self.started = time.monotonic()
         os.set_inheritable(doom["pipe"], False)
 
@@ -59,34 +65,34 @@ class _Doomed:
         return any(f"{path}/".startswith(f"{folder}/") for folder in self.doom["folders"])
 
     def _met(self, event: str, path: str) -> None:
-        self.num_writes += 1
+        self.num_writes, self.path = self.num_writes + 1, path
         if self.doom["log"]:
             with open(self.doom["log"], "a") as log:
                 print(f"{time.monotonic() - self.started:.4f}", event, path, file=log)
         past = self.num_writes - self.doom["at"]
         if past == 0:
-            getattr(self, self.doom["action"])(path)
+            getattr(self, self.doom["action"])()
         elif past == TEAR_PATIENCE and self.doom["action"] == "tear":
             self.die()
 
-    def none(self, path: str = "") -> None:
+    def none(self) -> None:
         pass
 
-    def tell(self, path: str = "") -> None:
+    def tell(self) -> None:
         """To the parent, who kills us a moment later."""
         os.write(self.doom["pipe"], b".")
 
-    def die(self, path: str = "") -> None:
+    def die(self) -> None:
         faulthandler.dump_traceback(self.doom["pipe"], all_threads=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def tear(self, path: str) -> None:
+    def tear(self) -> None:
         """The kernel ends us in the middle of the write that goes beyond the bound."""
-        there = os.path.getsize(path) if os.path.isfile(path) else 0
+        there = os.path.getsize(self.path) if os.path.isfile(self.path) else 0
         most = there + self.doom["tear_bytes"]
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 
-    def fill(self, path: str = "") -> None:
+    def fill(self) -> None:
         """The disk, to the last byte."""
         descriptor, size = os.open(self.doom["filler"], os.O_WRONLY | os.O_CREAT), BLOCK
         while size:
@@ -96,7 +102,7 @@ class _Doomed:
                 size //= 2
         os.close(descriptor)
 
-    def readonly(self, path: str = "") -> None:
+    def readonly(self) -> None:
         """The folder is mounted over itself; what is open for writing already stays so."""
         for options in (["--bind", self.doom["filler"]], ["-o", "remount,bind,ro"]):
             subprocess.run(["mount", *options, self.doom["filler"]], check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-PHASES = {
+PHASE_OF = {
     "cli/train.py:command": "start",
     "train/loop.py:__init__": "start",
     "train/warmstart.py:prepare": "start",
@@ -52,6 +52,6 @@ def phase_of(stack: str) -> str | None:
         path = Path(file)
         if path.is_relative_to(_PACKAGE):
             name = f"{path.relative_to(_PACKAGE).as_posix()}:{function}"
-            if name in PHASES:
-                return PHASES[name]
+            if name in PHASE_OF:
+                return PHASE_OF[name]
     return None

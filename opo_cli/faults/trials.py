@@ -15,6 +15,7 @@ from opo_cli.faults.child import MARK, Children, Doom, Ending, new_mark, orphans
 from opo_cli.faults.draw import Reference, draw_trial, told
 from opo_cli.faults.equal import Difference, differences
 from opo_cli.faults.phases import phase_of
+from opo_cli.files import STEP_PREFIX, step_of
 from opo_cli.records import RunFolder
 
 PATIENCE = (60, 20)
@@ -215,7 +216,7 @@ def _killed_run(
 
 def _killed(doom: Doom, ending: Ending, run: RunFolder) -> Killed:
     log = run.path / "steps.jsonl"
-    saved = [int(path.name[5:11]) for path in run.checkpoints.glob("step-*")]
+    saved = [step_of(path) for path in run.checkpoints.glob(f"{STEP_PREFIX}*")]
     other = "end" if run.is_finished else "other" if run.exists else "start"
     return Killed(
         when=told(doom),

@@ -11,7 +11,6 @@ import ctypes
 import logging
 import multiprocessing
 import os
-import re
 import resource
 import signal
 import sys
@@ -21,7 +20,6 @@ from concurrent.futures import Future, TimeoutError
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import resource_tracker
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 
@@ -31,6 +29,7 @@ from pebble import ProcessExpired, ProcessPool
 from opo_cli.config import Grading
 from opo_cli.errors import OpoError
 from opo_cli.grading.grader import Question
+from opo_cli.host import peak_resident_bytes
 from opo_cli.types import GradeReason
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -70,18 +69,7 @@ def _start_worker(parent: int, memory_bytes: int) -> None:
     from opo_cli.grading.mathematics import judge
 
     judge(*HALF)
-    _memory["most"] = _peak_bytes() + (memory_bytes - _peak_bytes()) / 4
-
-
-def _peak_bytes() -> int:
-    """Most memory that this process has held. Linux's `ru_maxrss` would be the parent's, where
-    that is fatter: it outlives fork and exec."""
-    if sys.platform == "linux":
-        found = re.search(rb"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_bytes(), re.M)
-        if found is not None:
-            return int(found[1]) * 1024
-    scale = 1024 if sys.platform == "linux" else 1
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    _memory["most"] = peak_resident_bytes() + (memory_bytes - peak_resident_bytes()) / 4
 
 
 def _work(question: Question) -> tuple[GradeReason, float]:
@@ -94,7 +82,7 @@ def _work(question: Question) -> tuple[GradeReason, float]:
     """
     from opo_cli.grading.mathematics import judge
 
-    if _peak_bytes() > _memory["most"]:
+    if peak_resident_bytes() > _memory["most"]:
         os._exit(RETIRED)
     start = time.perf_counter()
     try:
@@ -103,7 +91,7 @@ def _work(question: Question) -> tuple[GradeReason, float]:
         os._exit(OUT_OF_MEMORY)
     except RecursionError:
         outcome = "unparsed"
-    if outcome != "correct" and _peak_bytes() > _memory["most"]:
+    if outcome != "correct" and peak_resident_bytes() > _memory["most"]:
         os._exit(OUT_OF_MEMORY)
     return outcome, time.perf_counter() - start
 

@@ -17,7 +17,8 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 from scipy.stats import kurtosis, skew
 
-LEVEL = 0.95
+from opo_cli.report.estimate import LEVEL
+
 NEARLY_ONE = 1 - 1e-9
 ROUNDING = 1e-9
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from opo_cli.config import Config
+from opo_cli.config import Config, changed
 from opo_cli.console import progress, warn
 from opo_cli.data.sources import LAB_STREAM
 from opo_cli.errors import NotFiniteError, OpoError
@@ -53,7 +53,7 @@ from opo_cli.records import source_digest
 from opo_cli.rollout.engine import choose_engine, engine_settings
 from opo_cli.rollout.revival import start_engine
 from opo_cli.train.batch import collate
-from opo_cli.train.budget import ENGINE_PARTS, changed, is_sharded, load_of, totals
+from opo_cli.train.budget import ENGINE_PARTS, is_sharded, load_of, totals
 from opo_cli.train.checkpoint import read_policy, read_second_moments
 from opo_cli.train.rollouts import shaped
 from opo_cli.train.snapshots import MOMENTS
@@ -123,7 +123,8 @@ class Lab:
 
     def _load(self, source: PolicySource) -> None:
         if source.checkpoint is None:
-            other, _ = load_policy(source.path, self.model.device, Precision.of(self.config.model))
+            # In host memory: beside the model and its engine a GPU may have no room.
+            other, _ = load_policy(source.path, torch.device("cpu"))
             self.model.load_state_dict(other.state_dict())
         self._moments = self._take(source)
         self._layout = self._make_layout()
@@ -415,7 +416,7 @@ def _load(file: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # A damaged file surfaces as almost any type.
         raise OpoError(
             f"'{file}' does not load: {type(error).__name__}",
-            "opo train --resume writes another; or measure a finished run",
+            "opo train --resume --out RUN writes another; or measure a finished run",
         ) from error
 
 

@@ -13,7 +13,7 @@ from opo_cli.data.benchmarks import benchmark_title, check_names, load_benchmark
 from opo_cli.data.prompts import check_template
 from opo_cli.data.training import data_folder, prepare_data
 from opo_cli.errors import OpoError
-from opo_cli.files import SCRATCH
+from opo_cli.files import SCRATCH, step_name
 from opo_cli.lab.settings import CODE, PolicySource, Request, check_count, settings_of
 from opo_cli.lab.store import LabFolder
 from opo_cli.model.folder import policy_id
@@ -63,7 +63,7 @@ def plan_lab(
     folder = out or _default_folder(first, settings)
     plans = []
     for source, of_policy in zip(sources, settings, strict=True):
-        path = folder if len(sources) == 1 else folder / f"step-{source.step:06d}"
+        path = folder if len(sources) == 1 else folder / step_name(source.step)
         plan = LabPlan(source=source, settings=of_policy, folder=LabFolder(path))
         check_folder(plan, asked)
         plans.append(plan)

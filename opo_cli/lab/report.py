@@ -11,7 +11,7 @@ from opo_cli.lab.arms import REFERENCE
 from opo_cli.lab.conclusion import conclusion
 from opo_cli.lab.intervals import Interval
 from opo_cli.lab.mechanism import Mechanism
-from opo_cli.lab.verdict import LEVEL, MATERIAL, Result, SizeResult
+from opo_cli.lab.verdict import ALPHA, MATERIAL, Result, SizeResult
 from opo_cli.report.tables import Report, Table, between, number
 
 MOST_STEPS = 5
@@ -34,8 +34,8 @@ def lab_report(*analyses: Analysis, remarks: Sequence[str] = ()) -> Report:
     come first, and the tables below are the last one's. `remarks` come after its warnings."""
     last = analyses[-1]
     along = along_tables(analyses) if len(analyses) > 1 else []
-    tables = [noise_table(last, size) for size in last.sizes]
-    tables += [bias_table(last, size) for size in last.sizes]
+    tables = [noise_table(size) for size in last.sizes]
+    tables += [bias_table(size) for size in last.sizes]
     return Report(
         tables=[*along, *tables, mechanism_table(last)],
         records=[record for analysis in analyses for record in records_of(analysis)],
@@ -88,7 +88,7 @@ def warnings_of(analysis: Analysis) -> list[str]:
 # --- tables -------------------------------------------------------------------------------------
 
 
-def noise_table(analysis: Analysis, size: SizeResult) -> Table:
+def noise_table(size: SizeResult) -> Table:
     rows = [
         [
             starred(result),
@@ -102,14 +102,14 @@ def noise_table(analysis: Analysis, size: SizeResult) -> Table:
     note = (
         f"noise: variance at equal signal, relative to {REFERENCE}; worth: the group that "
         f"{REFERENCE} would need\n"
-        f"verdicts: Holm at {LEVEL:g} over the arms; material: surely below {MATERIAL:g}\n"
+        f"verdicts: Holm at {ALPHA:g} over the arms; material: surely below {MATERIAL:g}\n"
         "*: needs what training does not have"
     )
     head = ["estimator", "noise", "95 %", "worth", "verdict"]
     return Table(f"Noise of the gradient, groups of {size.size}", head, rows, note)
 
 
-def bias_table(analysis: Analysis, size: SizeResult) -> Table:
+def bias_table(size: SizeResult) -> Table:
     rows = [
         [
             starred(result),

@@ -7,16 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from opo_cli.choose import choose
+from opo_cli.choose import check_known
 from opo_cli.config import Config
 from opo_cli.errors import OpoError
+from opo_cli.files import step_of
 from opo_cli.presets import merged, parse_override, stored, validated
 from opo_cli.records import RunFolder
 from opo_cli.train.snapshots import MOMENTS, list_snapshots
 
 CHOICES = {
-    "parameters": {"all": 0, "last-block": 0, "lm-head": 0, "lora": 0},
-    "precondition": {"none": 0, "adam": 0},
+    "parameters": ("all", "last-block", "lm-head", "lora"),
+    "precondition": ("none", "adam"),
 }
 CODE = ("lab", "model", "rollout", "grading", "data", "types.py", "rl/objectives.py")
 """Sources that shape what is measured: a lab goes on under the same ones alone."""
@@ -58,7 +59,7 @@ def check_request(asked: Request, group_sizes: Sequence[int]) -> None:
         OpoError: a number or a choice that cannot be.
     """
     for name, options in CHOICES.items():
-        choose(getattr(asked, name), options, name)
+        check_known(getattr(asked, name), options, name)
     if asked.prompts < 2:
         raise OpoError(f"--prompts {asked.prompts}: a lab needs 2 at least", "--prompts 64")
     if asked.responses < 4:
@@ -158,9 +159,8 @@ def policy_of_run(folder: RunFolder, asked: Request) -> PolicySource:
         raise OpoError(
             f"run '{folder.path}' has no checkpoint yet", f"opo train --resume --out {folder.path}"
         )
-    step = int(found[-1].stem.partition("-")[2])
-    initial = folder.environment()["initial_policy"]
-    return PolicySource(label=folder.name, path=initial, step=step, checkpoint=found[-1])
+    newest, initial = found[-1], folder.environment()["initial_policy"]
+    return PolicySource(label=folder.name, path=initial, step=step_of(newest), checkpoint=newest)
 
 
 def policies_along(folder: RunFolder, asked: Request) -> list[PolicySource]:

@@ -18,7 +18,7 @@ from opo_cli.lab.intervals import LOG, Interval, bootstrap_weights, jackknife, p
 from opo_cli.lab.moments import Moments, share_of_noise
 from opo_cli.report.statistics import holm
 
-LEVEL = 0.05
+ALPHA = 0.05
 """Chance of any false `lower` or `higher` among the arms of one group size of one policy, and of
 any false `materially lower` among them."""
 MATERIAL = 0.95
@@ -27,7 +27,6 @@ SAME = 0.01
 """An interval within 1 ± this is `same`: whatever the difference, nobody would choose by it."""
 SURE_SIGNAL = 2.0
 """Standard errors that the signal has to be above 0."""
-WORDS = ("reference", "same", "materially lower", "lower", "higher", "not resolved", "unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +40,7 @@ class Result:
     """R with its own 95 % interval; None where it cannot be told."""
     p_holm: float | None
     word: str
-    """One of `WORDS`."""
+    """reference, same, materially lower, lower, higher, not resolved or unknown."""
     signal: float
     """C / Q_0: how much of the reference's signal it has before it is scaled."""
     cosine: float
@@ -217,11 +216,11 @@ def _word(name: str, noise: Interval | None, p_holm: float | None, p_material: f
         return "unknown"
     if p_holm is None or max(1 - noise.low, noise.high - 1) < SAME:
         return "same"
-    if p_holm >= LEVEL:
+    if p_holm >= ALPHA:
         return "not resolved"
     if noise.value > 1:
         return "higher"
-    is_material = noise.value < MATERIAL and p_material < LEVEL
+    is_material = noise.value < MATERIAL and p_material < ALPHA
     return "materially lower" if is_material else "lower"
 
 

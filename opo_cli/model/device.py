@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-import resource
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opo_cli.config import Config
 from opo_cli.console import warn
 from opo_cli.errors import OpoError
+from opo_cli.host import available_bytes, peak_resident_bytes
 from opo_cli.ranks import is_launched, local_rank, num_local_ranks
 
 if TYPE_CHECKING:
@@ -61,24 +57,6 @@ def gpus() -> list[tuple[str, int]]:
     return [(found.name, found.total_memory) for found in properties]
 
 
-def num_cores() -> int:
-    """The cores that this process may use, where the system tells."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-
-
-def peak_resident_bytes() -> int:
-    """Most memory that this process has held. Linux's `ru_maxrss` would be the parent's, where
-    that is fatter: it outlives fork and exec."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        found = re.search(rb"^VmHWM:\s*(\d+) kB", status.read_bytes(), re.M)
-        if found is not None:
-            return int(found[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def peak_bytes(device: torch.device) -> int:
     """Most that this process has held so far: on a GPU what torch has allocated there (since its
     statistics were reset), on a CPU all of the process."""
@@ -87,16 +65,6 @@ def peak_bytes(device: torch.device) -> int:
 
         return torch.cuda.max_memory_allocated(device)
     return peak_resident_bytes()
-
-
-def available_bytes() -> int:
-    """Host memory that a new process could take; where the system does not say, all of it."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def needs_gpu(config: Config) -> bool:

@@ -58,13 +58,15 @@ class Microbatch:
 
         Two norms keep the fp32 residual stream, the normed values and one number; the linear layers
         their input, which autocast casts anew for each of q, k, v, gate and up; attention (SDPA)
-        its q, k, v and output, key/value heads not repeated, and one number per head; the MLP the
-        gate, its SiLU, the other half and their product.
+        its q, k, v and output, key/value heads repeated only in fp32 on a GPU (`model.attention`),
+        and one number per head; the MLP the gate, its SiLU, the other half and their product.
         """
         shape, width, size = self.shape, self.shape.hidden_size, BYTES[self.dtype]
         norms = 2 * (2 * width + 1) * FP32
         inputs = 2 * width * FP32 if self.dtype == "float32" else 5 * width * size
-        attention = 2 * (shape.query_width + shape.key_width) * size + shape.num_heads * FP32
+        is_repeated = self.is_gpu and self.dtype == "float32"
+        keys = shape.query_width if is_repeated else shape.key_width
+        attention = 2 * (shape.query_width + keys) * size + shape.num_heads * FP32
         return norms + inputs + attention + 4 * shape.intermediate_size * size
 
     @property

@@ -82,14 +82,13 @@ def joined(device: str, timeout_seconds: int) -> Iterator[None]:
             store=dist.PrefixStore(f"start-{start}", store),
             rank=rank(),
             world_size=world_size(),
-            timeout=timeout,
-            device_id=torch.device("cuda", local_rank()) if device == "cuda" else None,
+            timeout=timeout,  # No device_id: NCCL would connect each of vLLM's many groups at once.
         )
         set_joined(True, start - 1)
         # One rank alone stops at once, as without torchrun: it never comes to a meeting.
         with shared() if world_size() > 1 else nullcontext():
             yield
-            dist.barrier()
+            largest(0)  # All have come so far.
         set_joined(False)
         dist.destroy_process_group()  # Not after an error: it would wait for the others.
 

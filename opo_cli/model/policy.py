@@ -10,6 +10,7 @@ import torch
 
 from opo_cli.errors import NotFiniteError, OpoError
 from opo_cli.files import MANIFEST, check_seal
+from opo_cli.model.attention import mend_attention
 from opo_cli.model.folder import hush_transformers, model_source
 from opo_cli.model.parallel import own
 from opo_cli.model.precision import Precision, logits_of, run_layers, set_precision
@@ -57,6 +58,7 @@ def load_policy(path: str, device: torch.device, precision: Precision = FLOAT32)
     if (Path(source) / MANIFEST).is_file():
         check_seal(Path(source))
     hush_transformers()
+    mend_attention()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

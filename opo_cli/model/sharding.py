@@ -26,6 +26,7 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
+from opo_cli.model.attention import mend_attention
 from opo_cli.model.folder import hush_transformers, model_source
 from opo_cli.model.parallel import from_main, largest, on_all_ranks, whole
 from opo_cli.model.policy import FLOAT32, load_policy, load_tokenizer
@@ -62,6 +63,7 @@ def _skeleton(path: str, precision: Precision) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     hush_transformers()
+    mend_attention()
     config = trusted_config(model_source(path))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -171,14 +171,9 @@ def _verdict_table(contrasts: Contrasts, which: str) -> list[Table]:
     if not contrasts.overall:
         return []
     rows = []
-    for overall in contrasts.overall:
+    for overall, each in contrasts.by_pair():
         rows.append([" - ".join(overall.labels), *_verdict_cells(overall)])
-        if contrasts.each is not contrasts.overall:
-            rows += [
-                [f"· {each.benchmark}", *_verdict_cells(each)]
-                for each in contrasts.each
-                if each.pair == overall.pair
-            ]
+        rows += [[f"· {one.benchmark}", *_verdict_cells(one)] for one in each]
     head = ["pair", "diff.", "95 % interval", "Holm", "perm.", "P(>)", "verdict"]
     title = f"verdicts ({which})" if which else "verdicts"
     return [Table(title, head, rows, _verdict_note(contrasts))]
@@ -209,7 +204,7 @@ def _verdict_note(contrasts: Contrasts) -> str:
     every = [*contrasts.overall, *contrasts.each]
     least = min((c.permutation.least for c in every if c.permutation), default=None)
     families = f"{len(contrasts.overall)} pair{'s' * (len(contrasts.overall) > 1)}"
-    if contrasts.each is not contrasts.overall:
+    if contrasts.each:
         families += f" and over {len(contrasts.each)} pairs x benchmarks"
     floor = f", at least {least:.2g} with so few" if least and least > MOST_FLOOR else ""
     return (

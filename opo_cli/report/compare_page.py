@@ -49,7 +49,11 @@ def page_of(comparison: Comparison, command: str) -> web.Page:
         answers=[
             web.Answer(c.labels, c.verdict.word, c.sentence) for c in comparison.contrasts.overall
         ],
-        gaps=[_gap(contrast) for contrast in _shown(comparison)],
+        gaps=[
+            _gap(contrast)
+            for overall, each in comparison.contrasts.by_pair()
+            for contrast in (overall, *each)
+        ],
         margin=comparison.options.margin,
         warnings=[*warnings_of(comparison), *not_shared(arms), *honesty(comparison)],
         tables=comparison.tables,
@@ -68,18 +72,6 @@ def _title(arms: Sequence[Arm]) -> str:
     names = [arm.label for arm in arms]
     shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
     return " vs ".join(shown)
-
-
-def _shown(comparison: Comparison) -> list[Contrast]:
-    """Pair by pair: over all benchmarks first, then each."""
-    found = comparison.contrasts
-    if found.each is found.overall:
-        return list(found.each)
-    return [
-        contrast
-        for overall in found.overall
-        for contrast in (overall, *(c for c in found.each if c.pair == overall.pair))
-    ]
 
 
 def _gap(contrast: Contrast) -> web.Gap:

@@ -36,8 +36,8 @@ def records_of(comparison: Comparison) -> list[dict[str, Any]]:
         records += [_of_tried(each) for each in comparison.sweep.tried]
     families = {"": comparison.contrasts} | comparison.same_setting
     for value, contrasts in families.items():
-        each = [] if contrasts.each is contrasts.overall else contrasts.each
-        records += [_of_contrast(c, comparison, value) for c in (*contrasts.overall, *each)]
+        found = (*contrasts.overall, *contrasts.each)
+        records += [_of_contrast(contrast, comparison, value) for contrast in found]
     certificates = {arm.label: arm.certificate for arm in comparison.arms}
     return [record | _certified(certificates[record["algorithm"]]) for record in records]
 

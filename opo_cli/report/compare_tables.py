@@ -11,7 +11,7 @@ from opo_cli.metrics import METRICS
 from opo_cli.report.estimate import Estimate, over_seeds
 from opo_cli.report.runs import Arm, Record, Run
 from opo_cli.report.shared import benchmarks_of, totals
-from opo_cli.report.tables import KL_NOTE, Table, number, plus_minus
+from opo_cli.report.tables import DIVERSITY_HEADS, KL_NOTE, Table, number, plus_minus
 
 MAX_COLUMNS = 3
 """Arms beside each other in 80 columns; more of them stand one below the other."""
@@ -25,10 +25,8 @@ BEHAVIOUR = {
 }
 """Key of an evaluation record -> head, digits; averaged over benchmarks."""
 DIVERSITY = {
-    "self_bleu": ("Self-BLEU", 2),
-    "rep_4": ("Rep-4", 3),
-    "distinct_2": ("distinct-2", 2),
-    "answer_entropy": ("answers", 2),
+    key: (DIVERSITY_HEADS[key], digits)
+    for key, digits in {"self_bleu": 2, "rep_4": 3, "distinct_2": 2, "answer_entropy": 2}.items()
 }
 DYNAMICS = ("reward", "entropy", "kl_exact_sequence", "policy_shift_sequence", "gradient_norm")
 QUARTERS = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -58,9 +58,14 @@ class Contrasts:
     overall: Sequence[Contrast]
     """One per pair, over all benchmarks: a family of its own."""
     each: Sequence[Contrast]
-    """One per pair and benchmark: likewise. With one benchmark the same as `overall`."""
+    """One per pair and benchmark: likewise. None with one benchmark."""
     notes: Sequence[str] = ()
     """What was left out, and which pairs are none of seeds."""
+
+    def by_pair(self) -> Iterator[tuple[Contrast, list[Contrast]]]:
+        """(over all benchmarks, those of each)."""
+        for overall in self.overall:
+            yield overall, [each for each in self.each if each.pair == overall.pair]
 
 
 def pairs_of(arms: Sequence[Arm], against: str | None = None) -> list[Pair]:
@@ -102,11 +107,10 @@ def make_contrasts(pairs: Sequence[Pair], measure: str, margin: float) -> Contra
     if not benchmarks:
         return Contrasts([], [], notes)
     check_measure(arms, measure)
-    single = _judged([(pair, [name]) for pair in pairs for name in benchmarks], measure, margin)
-    overall = single
-    if len(benchmarks) > 1:
-        overall = _judged([(pair, benchmarks) for pair in pairs], measure, margin)
-    return Contrasts(overall, single, notes)
+    overall = _judged([(pair, benchmarks) for pair in pairs], measure, margin)
+    singles = [(pair, [name]) for pair in pairs for name in benchmarks]
+    each = _judged(singles, measure, margin) if len(benchmarks) > 1 else []
+    return Contrasts(overall, each, notes)
 
 
 def _notes(pairs: Sequence[Pair], arms: Sequence[Arm], benchmarks: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 LEVEL = 0.95
+"""Of every interval."""
 
 
 def t_quantile(degrees_of_freedom: int) -> float:

@@ -10,7 +10,16 @@ from rich.console import Console
 from opo_cli.certificate import certificate_of
 from opo_cli.records import RunFolder
 from opo_cli.report.labels import training_line
-from opo_cli.report.tables import KL_NOTE, Report, Table, arrow, between, number, print_tables
+from opo_cli.report.tables import (
+    DIVERSITY_HEADS,
+    KL_NOTE,
+    Report,
+    Table,
+    arrow,
+    between,
+    number,
+    print_tables,
+)
 from opo_cli.types import GradeReason
 
 Record = Mapping[str, Any]
@@ -20,12 +29,6 @@ SETTINGS = (
     *("require_stop", "engine", "grader", "grader_limits"),
 )
 """Settings that results must share to be comparable, whatever the benchmark."""
-DIVERSITY = {
-    "distinct_2": "distinct-2",
-    "rep_4": "Rep-4",
-    "self_bleu": "Self-BLEU",
-    "answer_entropy": "answers",
-}
 
 
 def measures(record: Record) -> Iterator[tuple[str, float, Sequence[float] | None]]:
@@ -94,11 +97,11 @@ def _responses(records: Sequence[Record]) -> Table:
 
 
 def _diversity(records: Sequence[Record]) -> Table:
-    rows = [[r["benchmark"], *(number(r.get(key)) for key in DIVERSITY)] for r in records]
+    rows = [[r["benchmark"], *(number(r.get(key)) for key in DIVERSITY_HEADS)] for r in records]
     note = (
         "over the responses to one problem, in tokens; answers: entropy of the answers given, nats"
     )
-    return Table("diversity", ["benchmark", *DIVERSITY.values()], rows, note)
+    return Table("diversity", ["benchmark", *DIVERSITY_HEADS.values()], rows, note)
 
 
 def _grading(records: Sequence[Record]) -> Table:
@@ -162,20 +165,14 @@ def _shared_settings(records: Sequence[Record]) -> str:
     return "settings: " + "; ".join(shared)
 
 
-def setting_differences(
-    records: Sequence[Record], labels: Sequence[str] = (), keys: Sequence[str] = SETTINGS
-) -> list[str]:
-    """A line per setting that records in one table do not share.
-
-    Args:
-        labels: whose each record is; empty: the benchmarks.
-    """
-    labels = labels or [record["benchmark"] for record in records]
+def setting_differences(records: Sequence[Record]) -> list[str]:
+    """A line per setting that records in one table do not share."""
+    names = [record["benchmark"] for record in records]
     lines = []
-    for key in keys:
+    for key in SETTINGS:
         told = [setting_text(key, record.get("settings", {})) for record in records]
         if len(set(told)) > 1:
-            pairs = ", ".join(f"{name}: {value}" for name, value in zip(labels, told, strict=True))
+            pairs = ", ".join(f"{name}: {value}" for name, value in zip(names, told, strict=True))
             lines.append(f"not the same: {key} ({pairs})")
     return lines
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opo_cli.choose import choose
 from opo_cli.report.pageparts import one_line, scale_limit, scatter_places, tick_values
 from opo_cli.report.series import Chart, Charts, Lines, charts_of
 from opo_cli.report.styles import style_of
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     from opo_cli.report.page import Gap, Page
 
-FORMATS = ("svg", "png", "pdf")
 WIDTH, HEIGHT = 3.3, 2.2
 """Inches: one column of a paper in two columns, at which the text is 8 points as in a caption."""
 ROW_HEIGHT = 0.19  # Inches, of a line of text: in the forest plot and in a legend.
@@ -64,7 +62,7 @@ METADATA = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-"""Without dates and versions, so that the same page makes the same files."""
+"""Per format, without dates and versions, so that the same page makes the same files."""
 COLOURS = {"win": "#00694f", "worse": "#a63c00", "tie": "#41454b"}
 UNKNOWN = "#755200"
 """Of the verdicts, as on the page."""
@@ -73,7 +71,7 @@ SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^"}
 """plotly's names -> matplotlib's."""
 
 
-def save_figures(page: Page, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def save_figures(page: Page, folder: Path, formats: Sequence[str] = tuple(METADATA)) -> list[Path]:
     """Forest plot, curves with seed bands, length against reward: a file each per format.
 
     What was not measured has no figure.
@@ -83,12 +81,7 @@ def save_figures(page: Page, folder: Path, formats: Sequence[str] = FORMATS) -> 
 
     Returns:
         the files, in the page's order.
-
-    Raises:
-        OpoError: no such format.
     """
-    for name in formats:
-        choose(name, METADATA, "format")
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with _quiet_style():

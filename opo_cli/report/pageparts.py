@@ -26,7 +26,6 @@ LEAST_RESPONSE = 200  # Characters of a response that are shown whatever the oth
 DIGITS, AXIS_DIGITS = 4, 6
 """Significant ones of values and of what they are drawn over."""
 LARGE = 1e15  # Below it a whole number is shorter without its ".0"; above, with an exponent.
-KINDS = {"win": "win", "worse": "worse", "tie": "tie"}
 ICONS = {"win": "▲", "worse": "▼", "tie": "=", "unknown": "?"}
 
 
@@ -47,7 +46,7 @@ def one_line(text: str) -> str:
 
 def kind(word: str) -> str:
     """The class of a verdict's colours; any word that is not known is told as "cannot tell" is."""
-    return KINDS.get(word, "unknown")
+    return word if word in ICONS else "unknown"
 
 
 def shortened(samples: Sequence[Sample]) -> list[Sample]:
@@ -180,7 +179,7 @@ def alt_text(page: Page, chart: Chart) -> str:
 
 
 def chart_data(page: Page, charts: Charts) -> str:
-    """JSON without a character that HTML could read: <, > and & are \\u escapes."""
+    """What the page's script draws, as `safe_json`."""
     pool = _Pool()
     data = {
         "axes": {axis: AXES[axis] for axis in charts.axes},
@@ -203,7 +202,7 @@ def chart_data(page: Page, charts: Charts) -> str:
 
 
 def safe_json(data: Any) -> str:
-    """JSON without a character that HTML could read."""
+    """JSON without a character that HTML could read: <, > and & are \\u escapes."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

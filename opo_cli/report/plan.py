@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from opo_cli.config import Config, Eval
 from opo_cli.report.spending import Spending
-from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.objectives import LOSSES, policy_gradient, sequence_ratio
 
 
@@ -107,7 +106,7 @@ def objective_line(config: Config) -> str:
     is_score = loss.per_token is policy_gradient and config.has_one_update
     parts = [
         f"maximise {algorithm.reduction} of {'A log(pi)' if is_score else loss.formula}",
-        ADVANTAGES[algorithm.advantage].formula
+        algorithm.estimator.formula
         + (f", gamma = {algorithm.gamma:g}" if algorithm.gamma != 1 else "")
         + (f", lambda = {algorithm.gae_lambda:g}" if algorithm.gae_lambda != 1 else "")
         + (f", c = {algorithm.length_exponent:g}" if algorithm.advantage == "length-power" else "")

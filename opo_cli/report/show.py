@@ -31,8 +31,12 @@ VERDICTS = {
     "correct": ("right", "green"),
     "wrong": ("wrong", "red"),
     "no-answer": ("no answer", "yellow"),
+    "empty": ("empty box", "yellow"),
+    "unparsed": ("unparsed", "yellow"),
+    "refused": ("refused", "yellow"),
     "truncated": ("cut", "yellow"),
     "timeout": ("grader timed out", "magenta"),
+    "memory": ("grader out of memory", "magenta"),
     "error": ("grader failed", "magenta"),
 }
 """Reason of the grade -> how it is told, its colour."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from opo_cli.config import Config
 from opo_cli.metrics import BUDGETS
-from opo_cli.rl.advantages import ADVANTAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def cost_of_step(config: Config, unit: str) -> tuple[int, int]:
         return 1, 1
     if unit == "gradient-steps":
         return algorithm.minibatches_per_step, algorithm.minibatches_per_step
-    greedy = rollout.prompts_per_step if ADVANTAGES[algorithm.advantage].needs_greedy else 0
+    greedy = rollout.prompts_per_step if algorithm.estimator.needs_greedy else 0
     least = config.num_rows + greedy
     most = config.num_rows * algorithm.max_sampling_rounds + greedy
     return (least, most) if unit == "samples" else (least, most * rollout.max_new_tokens)

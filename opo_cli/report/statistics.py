@@ -19,8 +19,8 @@ from itertools import combinations
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-LEVEL = 0.95
-"""Of every interval."""
+from opo_cli.report.estimate import LEVEL
+
 MOST_ENUMERATED = 2**16
 """Permutations; where there are more, `NUM_DRAWN` are drawn."""
 NUM_DRAWN = 2**14 - 1

@@ -15,6 +15,13 @@ from rich.console import Console
 
 from opo_cli.console import inert, visible
 
+DIVERSITY_HEADS = {
+    "distinct_2": "distinct-2",
+    "rep_4": "Rep-4",
+    "self_bleu": "Self-BLEU",
+    "answer_entropy": "answers",
+}
+"""Key of an evaluation record -> head of its column."""
 KL_NOTE = "KL/seq: KL(policy||initial), exact over the vocabulary, nats per response"
 
 

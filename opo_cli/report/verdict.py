@@ -22,7 +22,7 @@ from scipy.special import chdtri, nctdtr
 
 from opo_cli.report.statistics import Components, Difference, holm, quantile, satterthwaite
 
-LEVEL = 0.05
+ALPHA = 0.05
 """Chance of any false win or worse in a family."""
 POWER = 0.8
 """Chance to find a true difference of the margin that planning aims at."""
@@ -114,9 +114,7 @@ def _rounded_up(count: int) -> int:
     return math.ceil(count / unit) * unit
 
 
-def verdicts(
-    differences: Sequence[Difference], margin: float, level: float = LEVEL
-) -> list[Verdict]:
+def verdicts(differences: Sequence[Difference], margin: float) -> list[Verdict]:
     """A verdict on each of a family: the differences passed, and no others.
 
     Whoever shows several families (pairs over all benchmarks; pairs x benchmarks; of a sweep both,
@@ -126,7 +124,6 @@ def verdicts(
 
     Args:
         margin: the smallest difference that matters; positive.
-        level: of the family, for `win` and `worse`.
 
     Raises:
         ValueError: the margin is not positive.
@@ -138,18 +135,18 @@ def verdicts(
     return [
         Verdict("cannot tell", found, margin, None, None, None)
         if found.p is None
-        else _verdict(found, next(corrected), margin, level, len(known))
+        else _verdict(found, next(corrected), margin, len(known))
         for found in differences
     ]
 
 
-def _verdict(found: Difference, p_holm: float, margin: float, level: float, family: int) -> Verdict:
+def _verdict(found: Difference, p_holm: float, margin: float, family: int) -> Verdict:
     if -margin < found.low and found.high < margin:
         return Verdict("tie", found, margin, p_holm, None, None)
-    if p_holm < level:
+    if p_holm < ALPHA:
         word = "win" if found.mean > 0 else "worse"
         return Verdict(word, found, margin, p_holm, None, None)
-    seeds, problems = plan(found, margin, level / family)
+    seeds, problems = plan(found, margin, ALPHA / family)
     return Verdict("cannot tell", found, margin, p_holm, seeds - found.num_seeds, problems)
 
 

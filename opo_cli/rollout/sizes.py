@@ -16,6 +16,7 @@ USABLE = 0.95  # Of a memory: the rest is CUDA's own, and fragments.
 MAX_CONTEXT = 32_768  # Where nothing longer is foreseen; a request's room, taken when it is used.
 VLLM_BLOCK = 128  # Tokens of a cache block on a CPU, the largest that is in use.
 VLLM_RESERVE = 3 * 2**30  # On a GPU: vLLM's activations and graphs, the trainer's, CUDA's own.
+VLLM_GRAPHS = 2 * 2**30  # Of it, what stays on the GPU while vLLM sleeps. Assumed, not measured.
 VLLM_CPU_SHARE = 1 / 4  # Of the memory that is free at the start, where no budget is stated.
 
 

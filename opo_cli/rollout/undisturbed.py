@@ -23,10 +23,10 @@ from contextlib import contextmanager, suppress
 import torch
 import torch.distributed as dist
 
+from opo_cli.interrupt import SIGNALS
 from opo_cli.model.parallel import is_joined
 from opo_cli.ranks import INTERFACES, is_one_machine
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OWN_PREFIX = "VLLM_"  # Variables that vLLM reads again later.
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # In our process: weights need no way across.

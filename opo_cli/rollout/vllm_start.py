@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
 from pathlib import Path
 
 import torch
 
 from opo_cli.errors import OpoError
-from opo_cli.model.device import GIGABYTE, available_bytes
+from opo_cli.files import is_whole, make_folder
+from opo_cli.host import available_bytes
+from opo_cli.model.device import GIGABYTE
 from opo_cli.model.parallel import from_main, is_joined, on_all_ranks
 from opo_cli.model.shape import BYTES, Shape, shape_of
 from opo_cli.model.sharding import device_of
 from opo_cli.ranks import num_local_ranks
+from opo_cli.records import cache_folder, digest
 from opo_cli.rollout.engine import EngineSettings
 from opo_cli.rollout.sizes import (
     MAX_CONTEXT,
@@ -40,34 +42,39 @@ def start_vllm(model, settings: EngineSettings, cache_bytes: int, max_tokens: in
         _skip_compiled_helpers()
     from vllm import LLM
 
-    with tempfile.TemporaryDirectory() as folder:
-        model.config.save_pretrained(folder)  # All that vLLM reads: weights come from the trainer.
-        llm = LLM(
-            model=folder,
-            skip_tokenizer_init=True,
-            load_format="dummy",
-            dtype=settings.dtype,
-            hf_overrides=(
-                {"head_dtype": settings.head_dtype}
-                if settings.head_dtype != settings.dtype
-                else None
-            ),
-            max_model_len=max_tokens,
-            max_num_seqs=settings.max_rows,
-            kv_cache_memory_bytes=cache_bytes,
-            logprobs_mode="processed_logprobs",
-            enforce_eager=is_eager,
-            # A prompt that is cut makes vLLM rewind the request's generator, which on a CPU fails.
-            enable_chunked_prefill=not is_cpu,
-            max_num_batched_tokens=max(BATCH_TOKENS, max_tokens) if is_cpu else BATCH_TOKENS,
-            enable_prefix_caching=True,
-            disable_log_stats=True,
-            seed=0,
-            **({} if is_cpu else _colocated(model, settings, cache_bytes)),
-            **(_launched(name, settings) if name else {}),
-        )
+    folder = cache_folder() / "vllm" / digest(model.config.to_json_string())
+    on_all_ranks(lambda: _write_config(folder, model.config))
+    llm = LLM(
+        model=str(folder),
+        skip_tokenizer_init=True,
+        load_format="dummy",
+        dtype=settings.dtype,
+        hf_overrides=(
+            {"head_dtype": settings.head_dtype} if settings.head_dtype != settings.dtype else None
+        ),
+        max_model_len=max_tokens,
+        max_num_seqs=settings.max_rows,
+        kv_cache_memory_bytes=cache_bytes,
+        logprobs_mode="processed_logprobs",
+        enforce_eager=is_eager,
+        # A prompt that is cut makes vLLM rewind the request's generator, which on a CPU fails.
+        enable_chunked_prefill=not is_cpu,
+        max_num_batched_tokens=max(BATCH_TOKENS, max_tokens) if is_cpu else BATCH_TOKENS,
+        enable_prefix_caching=True,
+        disable_log_stats=True,
+        seed=0,
+        **({} if is_cpu else _colocated(model, settings, cache_bytes)),
+        **(_launched(name, settings) if name else {}),
+    )
     _unlink(name)
     return llm
+
+
+def _write_config(folder: Path, config) -> None:
+    """All that vLLM reads: weights come from the trainer. Equal configs lie in the same folder, as
+    vLLM keeps what it compiles under its name."""
+    if not is_whole(folder):
+        make_folder(folder, config.save_pretrained)
 
 
 def _launched(name: str, settings: EngineSettings) -> dict:

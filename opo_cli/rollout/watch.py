@@ -11,7 +11,9 @@ from typing import NoReturn
 from opo_cli.console import complain
 from opo_cli.model.parallel import is_joined
 
-RESUME_HINT = "torchrun --max-restarts=N, or opo train --resume, goes on from the last checkpoint"
+RESUME_HINT = (
+    "torchrun --max-restarts=N, or the same command with --resume, goes on from the last checkpoint"
+)
 
 
 @contextmanager

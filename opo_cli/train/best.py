@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from opo_cli.errors import OpoError
-from opo_cli.files import check_seal, remove_folder
+from opo_cli.files import check_seal, remove_folder, step_name, step_of
 from opo_cli.model.parallel import from_main
 from opo_cli.model.saved import read, tensors_of, write
 
@@ -32,7 +32,7 @@ def best_step(records: Iterable[Mapping[str, Any]]) -> int | None:
 
 
 def best_path(folder: Path, step: int) -> Path:
-    return folder / f"{PREFIX}{step:06d}"
+    return folder / step_name(step, PREFIX)
 
 
 def save_best(folder: Path, policy, step: int) -> None:
@@ -45,7 +45,7 @@ def save_best(folder: Path, policy, step: int) -> None:
 def drop_best(folder: Path, needed: Container[int | None]) -> None:
     """Those of other steps."""
     for path in folder.glob(f"{PREFIX}*"):
-        if int(path.name.removeprefix(PREFIX)) not in needed:
+        if step_of(path) not in needed:
             remove_folder(path)
 
 

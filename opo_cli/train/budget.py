@@ -12,19 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from opo_cli.config import Config
+from opo_cli.config import Config, changed, value_at
 from opo_cli.data.benchmarks import benchmark_row, longest_response
 from opo_cli.evaluate.settings import num_samples, takes_kl
 from opo_cli.model.device import Device
 from opo_cli.model.footprint import FP32, Microbatch, Moment, ShardedMicrobatch
 from opo_cli.model.shape import BYTES, PROMPT_ROOM, Shape
 from opo_cli.ranks import is_launched, world_size
-from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rollout.engine import engine_settings
 from opo_cli.rollout.sizes import (
     SLOT_BLOCK,
     USABLE,
     VLLM_CPU_SHARE,
+    VLLM_GRAPHS,
     VLLM_RESERVE,
     longest_request,
     part_of,
@@ -41,13 +41,13 @@ Bytes = tuple[int, int, int, int, int, int]
 """In each of `PHASES`."""
 
 
-def num_ranks(config: Config) -> int:
+def planned_ranks(config: Config) -> int:
     """Of this run, or of the one that the config was sized for."""
     return world_size() if is_launched() else config.runtime.num_gpus
 
 
 def is_sharded(config: Config) -> bool:
-    return is_launched() or num_ranks(config) > 1
+    return is_launched() or planned_ranks(config) > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def load_of(config: Config, shape: Shape, longest_prompt: int | None = None) -> 
     prompt = longest_prompt or config.data.max_prompt_tokens
     if shape.max_positions is not None:
         prompt = max(1, min(prompt, shape.max_positions - response))
-    groups = -(-config.rollout.prompts_per_step // num_ranks(config))
+    groups = -(-config.rollout.prompts_per_step // planned_ranks(config))
     return _load(config, groups * config.rollout.group_size, prompt, response)
 
 
@@ -139,7 +139,7 @@ def evaluation_bytes(config: Config, shape: Shape, device: Device) -> int:
 def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Bytes]:
     from opo_cli.train.learner import needs_reference
 
-    numbers, count = shape.num_parameters, num_ranks(config)
+    numbers, count = shape.num_parameters, planned_ranks(config)
     number = sum(numbers.values())
     is_noise_measured = bool(config.measure.every)
     reference = _shard(number, count) if needs_reference(config) else 0
@@ -147,7 +147,7 @@ def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Byt
     is_elsewhere = device.is_gpu and is_sharded(config) and config.train.use_cpu_offload
     whole = 0 if is_elsewhere else _shard(number, count)
     critic = _shard(number - numbers["head"] + shape.hidden_size + 1, count)
-    if is_elsewhere or not ADVANTAGES[config.algorithm.advantage].needs_critic:
+    if is_elsewhere or not config.algorithm.estimator.needs_critic:
         critic = 0
     # On a GPU AdamW takes all tensors at once, and the root of all second moments with them.
     roots = whole if device.is_gpu else _shard(numbers["embedding"], count)
@@ -166,9 +166,9 @@ def learner_parts(config: Config, shape: Shape, device: Device) -> dict[str, Byt
     }
 
 
-def _shard(number: int, num_ranks: int) -> int:
-    """Bytes in fp32 of a rank's share."""
-    return FP32 * -(-number // num_ranks)
+def _shard(number: int, count: int) -> int:
+    """Bytes in fp32 of a rank's share, one of `count`."""
+    return FP32 * -(-number // count)
 
 
 def microbatch_parts(config: Config, shape: Shape, device: Device, load: Load) -> dict[str, Bytes]:
@@ -252,13 +252,13 @@ def vllm_parts(
     size = vllm_cache(shape, settings, longest, left)
     cache = size.budget if settings.cache_gigabytes else max(size.budget, size.group)
 
-    def in_phases(num_bytes: int) -> Bytes:
-        return (num_bytes, 0, 0, 0, 0, num_bytes) if device.is_gpu else (num_bytes,) * 6
+    def in_phases(num_bytes: int, asleep: int = 0) -> Bytes:
+        return (num_bytes, *(asleep if device.is_gpu else num_bytes,) * 4, num_bytes)
 
     return {
         f"vLLM: {settings.dtype}": in_phases(weights),
         "vLLM: keys, values": in_phases(cache),
-        "vLLM: graphs, scratch": in_phases(reserve),
+        "vLLM: graphs, scratch": in_phases(reserve, VLLM_GRAPHS),
     }
 
 
@@ -302,14 +302,14 @@ def what_to_lower(
     settings: dict[str, Any] = {}
     for lever in levers(config):
         settings = {**settings, **{k: v for k, v in lever.items() if value_at(config, k) != v}}
-        for more in _smaller(changed(config, settings), shape, device, engine):
+        for more in _smaller(changed(config, settings), shape, engine):
             candidate = {**settings, **more}
             if fits(memory_parts(changed(config, candidate), shape, device, engine), device):
                 return candidate
     return None
 
 
-def _smaller(config: Config, shape: Shape, device: Device, engine: str) -> Iterator[dict[str, Any]]:
+def _smaller(config: Config, shape: Shape, engine: str) -> Iterator[dict[str, Any]]:
     """Ever smaller batches: of the microbatch, of the rows that are sampled together."""
     length, group = load_of(config, shape).length, config.rollout.group_size
     budgets = _halvings(config.train.microbatch_tokens, length)
@@ -330,17 +330,3 @@ def _halvings(start: int, least: int) -> list[int]:
         start //= 2
         values.append(start)
     return [*values, least] if start > least else values
-
-
-def value_at(config: Config, key: str) -> Any:
-    section, name = key.split(".")
-    return getattr(getattr(config, section), name)
-
-
-def changed(config: Config, settings: dict[str, Any]) -> Config:
-    """With other values at `section.key`."""
-    for key, value in settings.items():
-        section, name = key.split(".")
-        part = getattr(config, section).model_copy(update={name: value})
-        config = config.model_copy(update={section: part})
-    return config

@@ -14,7 +14,7 @@ from opo_cli.config import Config
 from opo_cli.data.tasks import TASKS
 from opo_cli.errors import OpoError
 from opo_cli.metrics import BUDGETS
-from opo_cli.presets import check_key, parse_override, resolve
+from opo_cli.presets import check_key, parse_override, resolve, set_options
 from opo_cli.records import RunFolder
 from opo_cli.report.spending import cost_of_step
 from opo_cli.train.outputs import check_data, default_folder, difference_from, with_ranks
@@ -85,12 +85,11 @@ class Cell:
     def command(self) -> list[str]:
         """Of the run, behind `python -m`; goes on where it exists."""
         config = self.config
-        sets = [part for text in self.overrides for part in ("--set", text)]
         resume = ["--resume"] if self.folder.exists else []
         return [
             *("train", "--preset", config.preset),
             *("--algorithm", config.algorithm.name, "--seed", str(config.seed)),
-            *("--out", str(self.folder.path), *sets, *resume),
+            *("--out", str(self.folder.path), *set_options(self.overrides), *resume),
         ]
 
 

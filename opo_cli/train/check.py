@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 
-from opo_cli.config import Config
+from opo_cli.config import Config, changed
 from opo_cli.data.sources import TrainingPrompts
 from opo_cli.grading.pool import Grader
-from opo_cli.model.device import peak_resident_bytes, training_device
+from opo_cli.host import peak_resident_bytes
+from opo_cli.model.device import training_device
 from opo_cli.model.parallel import num_ranks
 from opo_cli.model.shape import shape_of
 from opo_cli.model.sharding import device_of
 from opo_cli.rollout.engine import Engine
-from opo_cli.train.budget import STEP_PHASES, Load, changed, load_of, memory_parts, totals
+from opo_cli.train.budget import STEP_PHASES, Load, load_of, memory_parts, totals
 from opo_cli.train.learner import Learner
 from opo_cli.train.speed import flops_per_second, peak_of, update_flops
 from opo_cli.train.step import training_step

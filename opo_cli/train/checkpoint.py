@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from opo_cli.console import warn
 from opo_cli.errors import OpoError
-from opo_cli.files import check_seal, remove_folder, sync_tree
+from opo_cli.files import STEP_PREFIX, check_seal, remove_folder, step_name, step_of, sync_tree
 from opo_cli.lines import read_lines
 from opo_cli.model.parallel import from_main, is_joined, on_all_ranks
 from opo_cli.model.saved import names_in, read, read_whole, tensors_of, write, write_later
@@ -28,23 +28,18 @@ from opo_cli.train.best import best_path, best_step, drop_best
 from opo_cli.train.learner import Learner
 from opo_cli.train.snapshots import unbiased
 
-PREFIX = "step-"
 POLICY, OPTIMIZER = "policy", "optimizer"
 MODULES = ((POLICY, OPTIMIZER), ("critic", "critic_optimizer"))
 """Of a `Learner`, and what their tensors are called after in a checkpoint."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    return folder / f"{PREFIX}{step:06d}"
+    return folder / step_name(step)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Oldest first."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix(PREFIX))
+    return sorted(path for path in folder.glob(f"{STEP_PREFIX}*") if path.is_dir())
 
 
 class Checkpoints:
@@ -114,7 +109,7 @@ class Checkpoints:
         found, damaged = from_main(lambda: _newest_whole(run, needs_best=needs_best))
         if found:
             _restore(found, self._learner)
-        step = _step_of(found) if found else 0
+        step = step_of(found) if found else 0
         from_main(lambda: _go_back(run, step, found, damaged))
         return step
 
@@ -153,13 +148,13 @@ def _check(run: RunFolder, path: Path, *, needs_best: bool) -> None:
     """Raises OpoError where the run cannot go on from a checkpoint as if it had never stopped."""
     check_seal(path)
     best = _best_of(path)
-    if needs_best and best not in (None, _step_of(path)):  # Its own are evaluated again.
+    if needs_best and best not in (None, step_of(path)):  # Its own are evaluated again.
         check_seal(best_path(run.checkpoints, best))
 
 
 def _check_not_older(folder: Path) -> None:
     """Raises OpoError rather than begin a run anew whose checkpoints we no longer read."""
-    for path in (*folder.glob(f"{PREFIX}*.pt"), *folder.glob(f"{PREFIX}*/state.pt")):
+    for path in (*folder.glob(f"{STEP_PREFIX}*.pt"), *folder.glob(f"{STEP_PREFIX}*/state.pt")):
         raise OpoError(
             f"'{path}' is a checkpoint of an older version",
             "go on with that version, or start anew with --out",

@@ -19,7 +19,6 @@ from opo_cli.model.lookup import find_shape
 from opo_cli.records import RunFolder, list_runs
 from opo_cli.report.spending import Spending, cost_of_step
 from opo_cli.report.tables import Table
-from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.train.budget import load_of
 from opo_cli.train.cells import Cell
 from opo_cli.train.outputs import stored_config
@@ -27,7 +26,7 @@ from opo_cli.train.speed import peak_of, score_flops, step_seconds, update_flops
 
 ENOUGH = 3  # Runs of an algorithm behind an estimate; the newest.
 MACHINE = ("device", "engine", "num_threads", "num_gpus")  # The last: ranks that took part.
-PHASES = ("rollout", "score", "update")
+SCALED_PHASES = ("rollout", "score", "update")
 LIKE = "as runs of it took"
 SCALED = "scaled from another algorithm's runs"
 ROUGH = "rough: by arithmetic alone, without evaluations"
@@ -50,7 +49,7 @@ class Pace:
 
     config: Config
     phases: dict[str, float]
-    """Seconds of a step, on average: of `PHASES`, and of the rest."""
+    """Seconds of a step, on average: of `SCALED_PHASES`, and of the rest."""
     per_response: float
     """Seconds of an evaluated response."""
     start: float
@@ -66,7 +65,7 @@ class Pace:
             return None
         if not steps:
             return None
-        phases = {name: _mean(steps, f"{name}_seconds") for name in PHASES}
+        phases = {name: _mean(steps, f"{name}_seconds") for name in SCALED_PHASES}
         whole = _mean(steps, "step_seconds") + _mean(steps, "ledger_seconds")
         evals = [r for r in evals if r["policy"] in ("step", "final")]
         responses = sum(r["num_problems"] * r["num_samples"] for r in evals)
@@ -204,8 +203,7 @@ def longest_first(cells: Sequence[Cell]) -> list[Cell]:
 
     def cost(cell: Cell) -> tuple:
         algorithm, seconds = cell.config.algorithm, durations[cell.name].seconds
-        has_critic = ADVANTAGES[algorithm.advantage].needs_critic
-        return seconds or 0.0, has_critic, algorithm.minibatches_per_step
+        return seconds or 0.0, algorithm.estimator.needs_critic, algorithm.minibatches_per_step
 
     return sorted(cells, key=cost, reverse=True)
 

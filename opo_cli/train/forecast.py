@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from opo_cli.config import Config
+from opo_cli.config import Config, changed
 from opo_cli.model.device import Device, training_device
 from opo_cli.model.lookup import find_shape
 from opo_cli.model.shape import Shape
@@ -16,17 +16,17 @@ from opo_cli.train.budget import (
     PHASES,
     Bytes,
     Load,
-    changed,
     fits,
     learner_parts,
     levers,
     load_of,
     memory_parts,
-    num_ranks,
     peak,
+    planned_ranks,
     totals,
     what_to_lower,
 )
+from opo_cli.train.duration import in_words
 from opo_cli.train.speed import (
     BANDWIDTH_SHARE,
     COMPUTE_SHARE,
@@ -74,7 +74,7 @@ def forecast(config: Config, engine: str) -> Forecast | str:
 def memory_table(found: Forecast) -> Table:
     """One row per part, one column per phase that the run has."""
     unit, size = unit_of(peak(found.parts)[0])
-    sums, ranks = totals(found.parts), num_ranks(found.config)
+    sums, ranks = totals(found.parts), planned_ranks(found.config)
     count = len([n for n in sums if n])
 
     def cells(numbers: Bytes) -> list[str]:
@@ -93,7 +93,7 @@ def unit_of(num_bytes: int) -> tuple[str, int]:
     return ("GB", 10**9) if num_bytes >= 10**9 else ("MB", 10**6)
 
 
-def in_words(num_bytes: float) -> str:
+def bytes_in_words(num_bytes: float) -> str:
     unit, size = unit_of(int(num_bytes))
     return f"{num_bytes / size:.1f} {unit}"
 
@@ -101,7 +101,7 @@ def in_words(num_bytes: float) -> str:
 def lines(found: Forecast) -> list[tuple[str, str]]:
     """(title, text) rows below the table."""
     shape, load = found.shape, found.load
-    number, ranks = sum(shape.num_parameters.values()), num_ranks(found.config)
+    number, ranks = sum(shape.num_parameters.values()), planned_ranks(found.config)
     each = f" on each of {ranks} ranks" if ranks > 1 else ""
     return [
         ("parameters", f"{number:,} (shape: {found.shape_source})"),
@@ -117,8 +117,9 @@ def lines(found: Forecast) -> list[tuple[str, str]]:
 def fit_line(found: Forecast) -> str:
     num_bytes, phase = peak(found.parts)
     device = found.device
-    told = f"{in_words(num_bytes)} at most ({phase}) of {in_words(device.num_bytes)}, {device.name}"
-    if (ranks := num_ranks(found.config)) > 1:
+    size, room = bytes_in_words(num_bytes), bytes_in_words(device.num_bytes)
+    told = f"{size} at most ({phase}) of {room}, {device.name}"
+    if (ranks := planned_ranks(found.config)) > 1:
         told += f", one rank of {ranks}"
     if fits(found.parts, device):
         return f"{told}: fits"
@@ -136,8 +137,8 @@ def _why_never(found: Forecast) -> str:
     least, _ = peak(learner_parts(config, found.shape, found.device))
     if least > USABLE * found.device.num_bytes:
         return (
-            f": weights, gradients and optimizer alone take {in_words(least)}; take a smaller "
-            f"model{more}"
+            f": weights, gradients and optimizer alone take {bytes_in_words(least)}; take a "
+            f"smaller model{more}"
         )
     smaller = "take a smaller model or less rollout.max_new_tokens"
     return f" with any setting of memory; {smaller}{more}"
@@ -145,7 +146,7 @@ def _why_never(found: Forecast) -> str:
 
 def _ranks_that_hold(found: Forecast) -> str:
     """How many GPUs would do, where the run's are too few; empty where no number does."""
-    count = num_ranks(found.config)
+    count = planned_ranks(found.config)
     for more in (count * 2**i for i in range(1, 8)):
         config = changed(found.config, {"runtime.num_gpus": more})
         if what_to_lower(config, found.shape, found.device, found.engine) is not None:
@@ -166,14 +167,10 @@ def time_line(found: Forecast) -> str:
     speed = flops_per_second(known, dtype) / 1e12
     rollout, score, update = step_seconds(found.config, found.shape, found.load, known, sampled)
     return (
-        f"rollout {_spell(rollout)}, score {_spell(score)}, update {_spell(update)}, if every "
-        f"response goes to its limit, at {COMPUTE_SHARE:.0%} of {speed:.0f} "
+        f"rollout {in_words(rollout)}, score {in_words(score)}, update {in_words(update)}, if "
+        f"every response goes to its limit, at {COMPUTE_SHARE:.0%} of {speed:.0f} "
         f"TFLOP/s and {BANDWIDTH_SHARE:.0%} of {known.bandwidth / 1e12:.3g} TB/s ({known.title})"
     )
-
-
-def _spell(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
 def check_lines(found: Checked, *, is_gpu: bool) -> list[tuple[str, str]]:
@@ -197,7 +194,7 @@ def check_lines(found: Checked, *, is_gpu: bool) -> list[tuple[str, str]]:
         ),
         (
             "memory",
-            f"at most {in_words(found.peak_bytes)} {where}; predicted for tensors: "
-            f"{in_words(found.predicted_bytes)}",
+            f"at most {bytes_in_words(found.peak_bytes)} {where}; predicted for tensors: "
+            f"{bytes_in_words(found.predicted_bytes)}",
         ),
     ]

@@ -18,7 +18,6 @@ from opo_cli.model.precision import precision_of
 from opo_cli.model.recompute import recompute_layers
 from opo_cli.model.sharding import shard
 from opo_cli.ranks import is_joined
-from opo_cli.rl.advantages import ADVANTAGES
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,7 +80,7 @@ def new_learner(policy, reference, config: Config) -> Learner:
     if config.train.use_activation_checkpointing:
         recompute_layers(policy.base_model)
 
-    critic = Critic(policy) if ADVANTAGES[config.algorithm.advantage].needs_critic else None
+    critic = Critic(policy) if config.algorithm.estimator.needs_critic else None
     place = (_device(config), precision_of(policy))
     shard(policy, policy.base_model, *place, use_offload=use_offload)
     if critic is not None:

@@ -47,7 +47,7 @@ from opo_cli.train.forecast import check_lines
 from opo_cli.train.learner import Learner, make_reference, new_learner
 from opo_cli.train.outputs import start_run
 from opo_cli.train.plan import asked_engine, engine_of
-from opo_cli.train.snapshots import save_snapshot
+from opo_cli.train.snapshots import list_snapshots, save_snapshot
 from opo_cli.train.step import StepResult, training_step
 from opo_cli.types import GRADER_FAILURES
 
@@ -240,8 +240,8 @@ class Trainer:
     def _another_run(self) -> str:
         """From the newest snapshot, where there is one."""
         rate = self.config.optim.learning_rate
-        kept = sorted(self.folder.snapshot(0).parent.glob("step-*"))
-        start = f" --model {kept[-1]}" if kept else ""
+        kept = list_snapshots(self.folder)
+        start = f" --model {kept[max(kept)]}" if kept else ""
         return (
             f"its state is kept; another run, for example with{start} --set "
             f"optim.learning_rate={rate / 10:g} (here {rate:g}) --out FOLDER"

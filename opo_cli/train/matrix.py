@@ -21,8 +21,10 @@ from pathlib import Path
 from opo_cli.config import Config
 from opo_cli.console import note, warn
 from opo_cli.errors import OpoError
+from opo_cli.host import num_cores
 from opo_cli.interrupt import Interrupted, Interrupts
-from opo_cli.model.device import check_gpus, gpus, needs_gpu, num_cores, training_device
+from opo_cli.model.device import check_gpus, gpus, needs_gpu, training_device
+from opo_cli.presets import set_options
 from opo_cli.records import RUNS, RunFolder
 from opo_cli.train.cells import Cell
 from opo_cli.train.duration import longest_first
@@ -59,8 +61,8 @@ def num_jobs(config: Config, asked: int | None = None) -> int:
     return asked or most
 
 
-def num_ranks(config: Config, asked: int | None = None) -> int:
-    """Of torchrun, for each run: what the preset was sized for where that is several GPUs, else all
+def ranks_to_launch(config: Config, asked: int | None = None) -> int:
+    """By torchrun, for each run: what the preset was sized for where that is several GPUs, else all
     that are here."""
     if asked or not training_device(config).is_gpu:
         return asked or CPU_RANKS
@@ -111,12 +113,10 @@ def run_matrix(cells: Sequence[Cell], jobs: int) -> list[Cell]:
     """Runs every unfinished cell, `jobs` at a time; returns the cells that failed.
 
     Raises:
-        OpoError: see `check_devices`; or the base cannot be prepared.
+        OpoError: the base cannot be prepared.
         Interrupted: a signal came; every child has saved its state, unless a second one killed it.
     """
     missing = [cell for cell in cells if not cell.folder.is_finished]
-    if missing:
-        check_devices(missing[0])
     num_finished, ranks = len(cells) - len(missing), cells[0].ranks
     how = f"one after the other on {ranks} ranks" if ranks else f"{jobs} at once"
     note(f"{len(cells)} runs: {num_finished} finished, {len(missing)} to do, {how}")
@@ -151,7 +151,7 @@ def _prepare(cell: Cell, leash: int) -> None:
     """Base and problems once, before several runs ask for them; the talk is ours."""
     if is_prepared(cell.config):
         return
-    sets = [part for text in cell.overrides for part in ("--set", text)]
+    sets = set_options(cell.overrides)
     command = _command("prepare", "--preset", cell.config.preset, *sets)
     # As of every child, Ctrl-C is ours; leaving the block waits until its scratch is gone.
     with subprocess.Popen(

@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from opo_cli.config import Config
+from opo_cli.config import Config, changed
 from opo_cli.data.benchmarks import check_names
 from opo_cli.data.training import check_source
 from opo_cli.errors import OpoError
 from opo_cli.evaluate.settings import check_evaluation
-from opo_cli.files import SCRATCH, write_json
+from opo_cli.files import SCRATCH, nearest_existing, write_json
 from opo_cli.presets import completed, merged, parse_override, resolve, stored, validated
 from opo_cli.records import RUNS, RunFolder, digest, environment, shaping
 from opo_cli.train.warmstart import check_base
@@ -26,8 +26,8 @@ def default_name(config: Config) -> str:
     return name if plain == config else f"{name}-{digest(config.model_dump())[:6]}"
 
 
-def default_folder(config: Config, root: Path = RUNS) -> RunFolder:
-    return RunFolder(root / default_name(config))
+def default_folder(config: Config) -> RunFolder:
+    return RunFolder(RUNS / default_name(config))
 
 
 def stored_config(
@@ -50,8 +50,7 @@ def stored_config(
 
 def with_ranks(config: Config, count: int) -> Config:
     """For so many ranks of torchrun as there are, whatever the preset was sized for."""
-    runtime = config.runtime.model_copy(update={"num_gpus": count})
-    return config.model_copy(update={"runtime": runtime})
+    return changed(config, {"runtime.num_gpus": count})
 
 
 def check_data(config: Config) -> None:
@@ -117,7 +116,7 @@ def difference_from(config: Config, folder: RunFolder) -> str:
 
 def check_writable(path: Path) -> None:
     """Raises OpoError where `path` cannot be made: told now, not after the base is trained."""
-    place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    place = nearest_existing(path)
     if not os.access(place, os.W_OK | os.X_OK):
         raise OpoError(f"cannot write '{path}': '{place}' is not yours to write", "choose --out")
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opo_cli.files import is_whole
+from opo_cli.files import STEP_PREFIX, is_whole, step_of
 from opo_cli.records import RunFolder
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ MOMENTS = "moments/second.safetensors"
 
 def list_snapshots(folder: RunFolder) -> dict[int, Path]:
     """Step -> folder, in order."""
-    found = sorted(folder.snapshot(0).parent.glob("step-*"))
-    return {int(path.name.partition("-")[2]): path for path in found}
+    found = sorted(folder.snapshot(0).parent.glob(f"{STEP_PREFIX}*"))
+    return {step_of(path): path for path in found}
 
 
 def save_snapshot(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from opo_cli.config import Config
 from opo_cli.model.device import Device
 from opo_cli.model.shape import BYTES, Shape
-from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.train.budget import Load
 
 COMPUTE_SHARE, BANDWIDTH_SHARE = 0.4, 0.6  # What well-kept code gets of a GPU's peaks.
@@ -57,7 +56,8 @@ def forward_flops(shape: Shape, load: Load) -> int:
 def update_flops(config: Config, shape: Shape, load: Load) -> int:
     """Of the update: forward and backward, what is computed twice counted once, as in the usual
     model FLOPs utilisation (PaLM, arXiv 2204.02311)."""
-    critic = load.num_rows * shape.layer_flops(load.length) if _has_critic(config) else 0
+    layers = load.num_rows * shape.layer_flops(load.length)
+    critic = layers if config.algorithm.estimator.needs_critic else 0
     return 3 * (forward_flops(shape, load) + critic)
 
 
@@ -65,17 +65,16 @@ def recomputed_flops(config: Config, shape: Shape, load: Load) -> int:
     """What activation checkpointing adds to that."""
     if not config.train.use_activation_checkpointing:
         return 0
-    return (1 + _has_critic(config)) * load.num_rows * shape.layer_flops(load.length)
+    num_models = 1 + config.algorithm.estimator.needs_critic
+    return num_models * load.num_rows * shape.layer_flops(load.length)
 
 
 def score_flops(config: Config, shape: Shape, load: Load) -> int:
     """Forward passes before the update: of the reference where its KL is in the objective, of the
     policy where old logprobs are wanted early, of the critic; and the exact KL's, of a few rows."""
-    algorithm = config.algorithm
-    is_early = algorithm.kl_in == "reward" or ADVANTAGES[algorithm.advantage].needs_logit_norms
-    passes = (algorithm.kl_in != "none") + (is_early or not config.has_one_update)
+    passes = (config.algorithm.kl_in != "none") + config.scores_before_update
     total = passes * forward_flops(shape, load)
-    if _has_critic(config):
+    if config.algorithm.estimator.needs_critic:
         total += load.num_rows * shape.layer_flops(load.length)
     if config.measure.every:
         rows = min(config.measure.responses, config.rollout.group_size)
@@ -116,7 +115,3 @@ def step_seconds(config: Config, shape: Shape, load: Load, peak: Peak, dtype: st
     )
     update = update_flops(config, shape, load) + recomputed_flops(config, shape, load)
     return rollout, score_flops(config, shape, load) / training, update / training
-
-
-def _has_critic(config: Config) -> bool:
-    return ADVANTAGES[config.algorithm.advantage].needs_critic

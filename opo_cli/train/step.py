@@ -23,7 +23,6 @@ from opo_cli.model.policy import name_of_not_finite
 from opo_cli.model.scores import score
 from opo_cli.model.sharding import device_of
 from opo_cli.ranks import rank
-from opo_cli.rl.advantages import ADVANTAGES
 from opo_cli.rl.estimate import advantages_of, make_signals
 from opo_cli.rollout.engine import Engine, Progress
 from opo_cli.train.batch import Batch, collate
@@ -85,7 +84,7 @@ def training_step(
     measures = bool(config.measure.every) and step % config.measure.every == 0
     groups, sampled = sample_groups(step, prompts, config, engine, grader, clock, progress)
     answers = []
-    if ADVANTAGES[config.algorithm.advantage].needs_greedy:
+    if config.algorithm.estimator.needs_greedy:
         answers = greedy_answers(groups, config, engine, grader, clock)
     mine = deal(groups, step, config)[rank()]
     graded = [groups[i] for i in mine]
@@ -173,13 +172,11 @@ def score_batch(batch: Batch, config: Config, learner: Learner) -> Batch:
     part of the batch. With one minibatch the old logprobs are the update's own (ratio 1), unless
     the estimator or the reward asks for them earlier.
     """
-    budget, algorithm = config.train.microbatch_tokens, config.algorithm
-    advantage = ADVANTAGES[algorithm.advantage]
-    if algorithm.kl_in != "none":
+    budget = config.train.microbatch_tokens
+    if config.algorithm.kl_in != "none":
         reference = score(learner.reference, batch.sequences, budget)
         batch = batch.with_(reference_logprobs=reference.logprobs)
-    is_early = algorithm.kl_in == "reward" or advantage.needs_logit_norms
-    if is_early or not config.has_one_update:
+    if config.scores_before_update:
         batch = batch.with_scores(score(learner.policy, batch.sequences, budget))
     if learner.critic is not None:
         batch = batch.with_(values=learner.critic.values(batch.sequences, budget))

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 import opo_cli
-from opo_cli.faults.phases import PHASES, phase_of
+from opo_cli.faults.phases import PHASE_OF, phase_of
 
 PACKAGE = Path(opo_cli.__file__).parent
 
 
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", PHASE_OF)
 def test_every_named_function_is_there(name: str):
     file, function = name.split(":")
     tree = ast.parse((PACKAGE / file).read_text())
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    assert function in defined, f"{file} has no {function}: rename it in PHASES, too"
+    assert function in defined, f"{file} has no {function}: rename it in PHASE_OF, too"
 
 
 def stack(*frames: str) -> str:

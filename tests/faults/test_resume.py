@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from opo_cli.faults import child
 from opo_cli.faults.child import MARK, Doom, orphans
 from opo_cli.faults.equal import Difference, differences
-from opo_cli.faults.phases import PHASES, phase_of
+from opo_cli.faults.phases import PHASE_OF, phase_of
 from opo_cli.faults.report import report_of
 from opo_cli.faults.trials import Trial, run_trials
+from tests.processes import wait_for
 
 from .conftest import SHORT
 
@@ -30,7 +32,7 @@ def test_runs_killed_at_writes_and_by_time_are_the_run_never_killed(checked):
     assert {run for run, _, _ in kills} == {1, 2}
     assert any(" s after " in when for run, when, _ in kills if run == 1)
     assert any(" write " in when for run, when, _ in kills if run == 2)
-    assert all(phase in {*PHASES.values(), "end", "other"} for _, _, phase in kills)
+    assert all(phase in {*PHASE_OF.values(), "end", "other"} for _, _, phase in kills)
     assert f"kept: {checked.bench.scratch}" in checked.talk
     assert checked.bench.run("trial-002").is_finished
 
@@ -87,16 +89,17 @@ def test_a_signal_ends_the_check_and_all_its_processes(tmp_path: Path):
         time.sleep(0.05)
     check.send_signal(signal.SIGTERM)
     assert check.wait(30) == 128 + signal.SIGTERM
-    assert orphans(mark, variable="OPO_CHECK_TEST") == []
+    wait_for(lambda: not child._marked(f"OPO_CHECK_TEST={mark}".encode()))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_that_goes_on_is_found_and_one_that_ends_is_not():
+def test_a_process_that_goes_on_is_found_and_one_that_ends_is_not(monkeypatch):
+    monkeypatch.setattr(child, "GONE_SECONDS", 0.2)
     mark = f"sleeper-{os.getpid()}"
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     sleeper = subprocess.Popen(command, env=os.environ | {MARK: mark})
     try:
-        (found,) = orphans(mark, patience_seconds=0.2)
+        (found,) = orphans(mark)
         assert found.startswith(f"{sleeper.pid}: ")
     finally:
         sleeper.kill()

@@ -9,15 +9,16 @@ import sys
 import pytest
 import torch
 
-from opo_cli.model.device import num_cores, peak_bytes, peak_resident_bytes
+from opo_cli.host import num_cores, peak_resident_bytes
+from opo_cli.model.device import peak_bytes
 
 SCRIPT = """
-import opo_cli.model.device as device
-before = device.peak_resident_bytes()
+from opo_cli import host
+before = host.peak_resident_bytes()
 block = bytearray(b"x") * 200_000_000
-after = device.peak_resident_bytes()
+after = host.peak_resident_bytes()
 del block
-print(before, after, device.peak_resident_bytes())
+print(before, after, host.peak_resident_bytes())
 """
 
 

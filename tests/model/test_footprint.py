@@ -9,7 +9,7 @@ import torch
 
 from opo_cli import ranks
 from opo_cli.config import Embedded, Model
-from opo_cli.model import footprint
+from opo_cli.model import attention, footprint
 from opo_cli.model.footprint import Microbatch, ShardedMicrobatch
 from opo_cli.model.precision import Precision, precision_of, run_layers, set_precision
 from opo_cli.model.recompute import recompute_layers
@@ -80,6 +80,15 @@ def test_what_autograd_keeps_of_a_layer_is_exact(embedded: Embedded, dtype: str)
     less, more = (microbatch(model, sequences(), dtype) for model in models)
     foreseen = more.num_tokens * more.layer + more.copies - less.copies
     assert kept_by_autograd(models[1]) - kept_by_autograd(models[0]) == foreseen
+
+
+def test_heads_that_a_gpu_repeats_in_fp32_are_counted(monkeypatch):
+    monkeypatch.setattr(attention, "keeps_scores", lambda query, key: True)
+    attention.mend_attention()
+    models = [policy(SMALL.model_copy(update={"num_layers": n}), "float32") for n in (2, 3)]
+    layer = microbatch(models[0], sequences(), "float32", is_gpu=True).layer
+    found = kept_by_autograd(models[1]) - kept_by_autograd(models[0])
+    assert found == sequences().input_ids.numel() * layer
 
 
 @pytest.mark.parametrize("use_checkpointing", [False, True], ids=["whole", "checkpointed"])

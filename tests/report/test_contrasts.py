@@ -33,7 +33,7 @@ HIGH, LOW = [[4, 3, 4, 3], [3, 4, 4, 4], [4, 4, 3, 4]], [[1, 0, 1, 1], [0, 1, 0,
 
 
 def test_the_first_less_the_second_in_pairs_of_seed_and_problem(make_run):
-    (found,) = make_contrasts([tuple(two(make_run, HIGH, LOW))], "avg", 0.02).each
+    (found,) = make_contrasts([tuple(two(make_run, HIGH, LOW))], "avg", 0.02).overall
     expected = difference([np.array(HIGH) / 4], [np.array(LOW) / 4])
     assert found.difference == expected
     assert found.difference.mean == pytest.approx((44 - 8) / 48)
@@ -45,12 +45,12 @@ def test_the_first_less_the_second_in_pairs_of_seed_and_problem(make_run):
 
 
 def test_the_same_the_other_way_round_is_worse(make_run):
-    (found,) = make_contrasts([tuple(two(make_run, LOW, HIGH))], "avg", 0.02).each
+    (found,) = make_contrasts([tuple(two(make_run, LOW, HIGH))], "avg", 0.02).overall
     assert (found.verdict.word, found.improvement.value) == ("worse", 0)
 
 
 def test_equal_runs_do_not_win(make_run):
-    (found,) = make_contrasts([tuple(two(make_run, HIGH, HIGH))], "avg", 0.02).each
+    (found,) = make_contrasts([tuple(two(make_run, HIGH, HIGH))], "avg", 0.02).overall
     assert found.difference.mean == 0
     assert found.verdict.word in ("tie", "cannot tell")
 
@@ -58,7 +58,7 @@ def test_equal_runs_do_not_win(make_run):
 def test_one_seed_tells_nothing(make_run):
     (found,) = make_contrasts(
         [tuple(two(make_run, HIGH[:1], LOW[:1], seeds=(0,)))], "avg", 0.02
-    ).each
+    ).overall
     assert found.verdict.word == "cannot tell"
     assert found.permutation is None
     assert "2 seeds" in found.verdict.text
@@ -69,7 +69,7 @@ def test_seeds_that_only_the_larger_arm_has_drop_out_and_are_told(make_run):
         make_run(f"ppo{s}", LOW[s], seed=s, algorithm="ppo") for s in (1, 2)
     ]
     found = make_contrasts([tuple(arms_of(*folders))], "avg", 0.02)
-    (contrast,) = found.each
+    (contrast,) = found.overall
     assert contrast.difference == difference([np.array(HIGH[1:]) / 4], [np.array(LOW[1:]) / 4])
     assert found.notes == [
         "1 run of a seed that another arm lacks: left out of the verdicts against it, not of the "
@@ -82,7 +82,7 @@ def test_arms_with_other_seeds_are_independent_samples(make_run, others):
     arms = two(make_run, HIGH, LOW, other_seeds=others)
     found = make_contrasts([tuple(arms)], "avg", 0.02)
     assert found.notes[0].startswith("pairs whose arms have other seeds: 1 of 1")
-    (contrast,) = found.each
+    (contrast,) = found.overall
     assert contrast.difference == difference(
         [np.array(HIGH) / 4], [np.array(LOW) / 4], is_paired=False
     )
@@ -95,7 +95,7 @@ def test_a_benchmark_that_a_run_lacks_is_in_no_verdict_and_told(make_run):
         make_run("y", {"a": [1, 2]}, algorithm="ppo"),
     ]
     found = make_contrasts([tuple(arms_of(*folders))], "avg", 0.02)
-    assert [contrast.benchmark for contrast in found.each] == ["a"]
+    assert [contrast.benchmark for contrast in found.overall] == ["a"]
     assert found.notes[0].startswith("in no verdict: b, which not every run was evaluated on")
 
 
@@ -117,7 +117,8 @@ def test_benchmarks_weigh_equally_over_all(make_run):
 
 def test_one_benchmark_is_all_of_them(make_run):
     found = make_contrasts([tuple(two(make_run, HIGH, LOW))], "avg", 0.02)
-    assert found.each is found.overall
+    assert len(found.overall) == 1
+    assert not found.each
 
 
 def test_problems_are_matched_by_id(make_run):
@@ -132,7 +133,7 @@ def test_problems_of_one_side_alone_are_left_out(make_run):
     arms = two(make_run, HIGH, LOW)
     for run in arms[1].runs:
         run.final["easy"]["problems"].pop()
-    (found,) = make_contrasts([tuple(arms)], "avg", 0.02).each
+    (found,) = make_contrasts([tuple(arms)], "avg", 0.02).overall
     assert found.difference.num_problems == 3
 
 

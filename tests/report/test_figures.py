@@ -7,9 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from opo_cli.errors import OpoError
 from opo_cli.report.figures import file_name, save_figures
 from opo_cli.report.page import ArmCurves, Curve, Gap, Page
 
@@ -129,10 +127,3 @@ def test_names_that_a_path_cannot_have(tmp_path: Path):
 
 def test_nothing_measured_makes_no_figure(tmp_path: Path):
     assert save_figures(page_of(["opo"], arms=[], gaps=[]), tmp_path) == []
-
-
-def test_an_unknown_format_is_told(tmp_path: Path):
-    with pytest.raises(OpoError, match="unknown format 'pngg'") as caught:
-        save_figures(page_of(["opo"]), tmp_path, ["pngg"])
-    assert caught.value.hint == "did you mean 'png'?"
-    assert list(tmp_path.iterdir()) == []

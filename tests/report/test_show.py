@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from rich.cells import cell_len
@@ -17,7 +18,8 @@ from opo_cli.console import visible
 from opo_cli.errors import OpoError
 from opo_cli.ledger import Ledger
 from opo_cli.presets import resolve
-from opo_cli.report.show import find_group, print_group, response_text
+from opo_cli.report.show import VERDICTS, find_group, print_group, response_text
+from opo_cli.types import GradeReason
 
 ESCAPE = "\x1b"
 
@@ -165,6 +167,10 @@ def test_a_cut_and_masked_response_says_so():
         [line_of(reward=0.0, grade_reason="truncated", finish_reason="length", is_trained=False)]
     )
     assert "cut, masked, reward 0" in text
+
+
+def test_every_grade_is_told_in_words():
+    assert set(get_args(GradeReason)) == set(VERDICTS)
 
 
 def test_tokens_have_the_colour_of_their_entropy():

@@ -10,7 +10,7 @@ import pytest
 
 from opo_cli.report.statistics import Components, Difference, difference
 from opo_cli.report.verdict import (
-    LEVEL,
+    ALPHA,
     MOST_SEEDS,
     POWER,
     half_width,
@@ -154,18 +154,18 @@ def test_where_the_seeds_would_do_more_still_make_the_interval_narrow():
     (verdict,) = verdicts([found], margin=0.1)
     assert verdict.word == "cannot tell"
     total = 10 + verdict.num_more_seeds
-    assert 2 * half_width(SEEDS_ONLY, total, 1, LEVEL) < 0.1
-    assert 2 * half_width(SEEDS_ONLY, total - 1, 1, LEVEL) >= 0.1
+    assert 2 * half_width(SEEDS_ONLY, total, 1, ALPHA) < 0.1
+    assert 2 * half_width(SEEDS_ONLY, total - 1, 1, ALPHA) >= 0.1
 
 
 def test_where_the_seeds_would_do_and_problems_are_the_limit_more_problems_are_asked_for():
     """4 errors of the problems find the margin; endless seeds leave an interval of 2 x 1.98 / 4."""
     parts = replace(SEEDS_ONLY, between=0.005**2, problem=0.01**2)
     (verdict,) = verdicts([made(0.018, 0.023, 0.12, components=parts, num_seeds=10)], margin=0.039)
-    assert power(parts, 10, 1, 0.039, LEVEL) >= POWER
+    assert power(parts, 10, 1, 0.039, ALPHA) >= POWER
     assert verdict.num_more_seeds == 0
-    assert 2 * half_width(parts, 10, verdict.num_problems_needed / 100, LEVEL) < 0.039
-    assert 2 * half_width(parts, 10, (verdict.num_problems_needed - 1) / 100, LEVEL) >= 0.039
+    assert 2 * half_width(parts, 10, verdict.num_problems_needed / 100, ALPHA) < 0.039
+    assert 2 * half_width(parts, 10, (verdict.num_problems_needed - 1) / 100, ALPHA) >= 0.039
 
 
 def test_advice_always_asks_for_more_than_there_is():
@@ -184,7 +184,7 @@ def test_advice_always_asks_for_more_than_there_is():
         )
         found = made(0.0, 0.1, 0.5, components=parts, num_seeds=seeds, num_problems=problems)
         margin = rng.uniform(0.5, 6) * np.sqrt(max(between, residual) / seeds + problem)
-        planned, needed = plan(found, margin, LEVEL / rng.integers(1, 7))
+        planned, needed = plan(found, margin, ALPHA / rng.integers(1, 7))
         assert planned >= seeds
         assert planned > seeds or needed > problems
 
@@ -269,7 +269,7 @@ def test_a_true_difference_of_the_planned_size_is_found_as_often_as_planned():
         problem_degrees=199,
     )
     found = made(0.0, 0.1, 0.9, components=known, num_problems=200)
-    seeds, problems = plan(found, margin, LEVEL / 3)
+    seeds, problems = plan(found, margin, ALPHA / 3)
     assert problems is None
     told = [verdicts(family(simulated(rng, seeds, 200, margin)), margin)[:2] for _ in range(400)]
     rate = np.mean([v.word == "win" for pair in told for v in pair])

@@ -247,15 +247,22 @@ def break_model(engine) -> None:
     engine.llm.apply_model(lambda model: setattr(model, "model", Broken()))
 
 
+def name_of_compiled(engine) -> str:
+    """Under which vLLM keeps what it compiles, for the next start."""
+    return engine.llm.llm_engine.vllm_config.compute_hash()
+
+
 def test_a_dead_engine_is_replaced_and_the_batch_is_the_same(prompts, policy_and_tokenizer, capfd):
     model, tokenizer = policy_and_tokenizer
     engine = Revivable(lambda: create_engine("vllm", model, tokenizer, SETTINGS))
     change(model)
     engine.load_weights(model, 3)
     whole = engine.generate(prompts, SAMPLING, stream=(0, 0))
+    compiled = name_of_compiled(engine._engine)
     break_model(engine._engine)
     again = engine.generate(prompts, SAMPLING, stream=(0, 0))
     assert tokens(again) == tokens(whole)
+    assert name_of_compiled(engine._engine) == compiled
     assert {group.policy_version for group in again} == {3}
     assert capfd.readouterr().err == (
         "warning: vLLM died while sampling: the kernel was lost; a fresh engine takes over\n"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from opo_cli.config import Config, Embedded
+from opo_cli.config import Config, Embedded, changed
 from opo_cli.model.device import Device
 from opo_cli.model.lookup import KNOWN, embedded_shape
 from opo_cli.model.precision import Precision, set_precision
@@ -17,7 +17,6 @@ from opo_cli.presets import resolve
 from opo_cli.rollout.engine import create_engine, engine_settings
 from opo_cli.train.budget import (
     PHASES,
-    changed,
     evaluation_bytes,
     evaluation_load,
     fits,
@@ -100,6 +99,8 @@ def test_the_engines_copy_lives_in_rollout_and_evaluation_on_a_gpu_and_always_on
     on_gpu = memory_parts(config, QWEN["1.5B"], GPU, "vllm")
     assert on_gpu["vLLM: bfloat16"] == (weights, 0, 0, 0, 0, weights)
     assert on_gpu["vLLM: keys, values"] == (20 * 10**9, 0, 0, 0, 0, 20 * 10**9)
+    graphs = on_gpu["vLLM: graphs, scratch"]
+    assert graphs == (3 * 2**30, *(2 * 2**30,) * 4, 3 * 2**30)  # Some stays while it sleeps.
     on_cpu = memory_parts(config, QWEN["1.5B"], CPU, "vllm")
     assert on_cpu["vLLM: bfloat16"] == (weights,) * 6
 

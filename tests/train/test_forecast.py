@@ -10,7 +10,14 @@ from opo_cli.model.lookup import find_shape
 from opo_cli.presets import resolve
 from opo_cli.report.tables import print_tables
 from opo_cli.train.budget import load_of, memory_parts
-from opo_cli.train.forecast import Forecast, fit_line, forecast, in_words, lines, memory_table
+from opo_cli.train.forecast import (
+    Forecast,
+    bytes_in_words,
+    fit_line,
+    forecast,
+    lines,
+    memory_table,
+)
 
 GPU = Device(name="NVIDIA H100 80GB HBM3", num_bytes=80 * 10**9, is_gpu=True)
 CPU = Device(name="this machine's memory", num_bytes=24 * 10**9, is_gpu=False)
@@ -59,8 +66,8 @@ def test_a_run_that_evaluates_nothing_has_no_such_column():
 
 def test_small_models_are_told_in_megabytes():
     assert memory_table(foreseen(CPU, engine="transformers")).title.endswith("MB")
-    assert in_words(999_900_000) == "999.9 MB"
-    assert in_words(1_500_000_000) == "1.5 GB"
+    assert bytes_in_words(999_900_000) == "999.9 MB"
+    assert bytes_in_words(1_500_000_000) == "1.5 GB"
 
 
 def test_whether_it_fits():

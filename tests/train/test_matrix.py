@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from opo_cli.errors import OpoError
+from opo_cli.host import num_cores
 from opo_cli.interrupt import Interrupts
-from opo_cli.model.device import num_cores
 from opo_cli.presets import resolve
 from opo_cli.train.cells import plan_matrix
 from opo_cli.train.leash import ending
@@ -32,7 +32,7 @@ from opo_cli.train.matrix import (
     check_devices,
     log_of,
     num_jobs,
-    num_ranks,
+    ranks_to_launch,
     visible_devices,
 )
 from opo_cli.train.progress import Display
@@ -219,11 +219,11 @@ def test_ranks_are_started_by_torchrun_and_share_the_threads(in_tmp, monkeypatch
 
 def test_ranks_are_the_presets_gpus_or_those_that_are_here():
     on_cpu = resolve("smoke", overrides=["runtime.device=cpu"])
-    assert num_ranks(on_cpu) == 2
-    assert num_ranks(on_cpu, 5) == 5
-    assert num_ranks(resolve("qwen-math-7b")) == 8
-    assert num_ranks(resolve("qwen-math-7b"), 4) == 4
-    assert num_ranks(resolve("qwen-math")) == max(1, torch.cuda.device_count())
+    assert ranks_to_launch(on_cpu) == 2
+    assert ranks_to_launch(on_cpu, 5) == 5
+    assert ranks_to_launch(resolve("qwen-math-7b")) == 8
+    assert ranks_to_launch(resolve("qwen-math-7b"), 4) == 4
+    assert ranks_to_launch(resolve("qwen-math")) == max(1, torch.cuda.device_count())
 
 
 def test_gpus_are_missed_before_anything_starts():

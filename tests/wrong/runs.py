@@ -10,19 +10,19 @@ ROWS = [
     Wrong(
         line="show run",
         error="run/config.json is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-        hint="restore it or remove the run",
+        hint="restore or remove it",
         makes=(file("run/config.json", "{"),),
     ),
     Wrong(
         line="compare run",
         error="run/config.json is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-        hint="restore it or remove the run",
+        hint="restore or remove it",
         makes=(file("run/config.json", "{"),),
     ),
     Wrong(
         line="train --preset smoke --steps 2 --out run --resume",
         error="run/config.json is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-        hint="restore it or remove the run",
+        hint="restore or remove it",
         makes=(file("run/config.json", "{"),),
     ),
     Wrong(
@@ -70,19 +70,19 @@ ROWS = [
     Wrong(
         line="show run",
         error="run/config.json is not valid JSON: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
-        hint="restore it or remove the run",
+        hint="restore or remove it",
         makes=(file("run/config.json", b"\xff"),),
     ),
     Wrong(
         line="compare run",
         error="run/config.json is not valid JSON: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
-        hint="restore it or remove the run",
+        hint="restore or remove it",
         makes=(file("run/config.json", b"\xff"),),
     ),
     Wrong(
         line="show run",
         error="run/config.json is not valid JSON: Expecting value: line 1 column 1 (char 0)",
-        hint="restore it or remove the run",
+        hint="restore or remove it",
         makes=(file("run/config.json", ""),),
     ),
     Wrong(
@@ -196,7 +196,7 @@ ROWS = [
     Wrong(
         line="compare run",
         error="run/environment.json is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-        hint="restore it or remove the run",
+        hint="restore or remove it",
         makes=(file("run/environment.json", "{"),),
     ),
     Wrong(
@@ -310,7 +310,7 @@ ROWS = [
     Wrong(
         line="list runs",
         error="runs/a/config.json is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-        hint="restore it or remove the run",
+        hint="restore or remove it",
         makes=(
             copied("run", "runs/a"),
             file("runs/a/config.json", "{"),
@@ -421,7 +421,7 @@ ROWS = [
     Wrong(
         line="eval tiny-easy --run run",
         error="run/config.json is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-        hint="restore it or remove the run",
+        hint="restore or remove it",
         makes=(file("run/config.json", "{"),),
     ),
     Wrong(
